@@ -1,4 +1,4 @@
-"""Build hook. All metadata is in pyproject.toml; native sources belong in csrc/ and are added here as extension modules."""
+"""Build hook: metadata is in pyproject.toml. Native sources belong in csrc/, and their extension modules are added here."""
 
 from setuptools import setup
 

@@ -7,6 +7,7 @@ whatever the pool has not started, so a call finishes even when every pool threa
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import deque
@@ -70,7 +71,7 @@ def split_range(count: int, parts: int, multiple: int = 1) -> list[tuple[int, in
     units = -(-count // multiple)
     parts = max(1, min(parts, units))
     cuts = [min(count, units * part // parts * multiple) for part in range(parts + 1)]
-    return [(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False) if stop > start]
+    return [(start, stop) for start, stop in itertools.pairwise(cuts) if stop > start]
 
 
 class _Work(Generic[Result]):

@@ -1,1 +1,6 @@
-"""reference."""
+"""The kernels in plain NumPy and float64: slow, obvious, and the oracle for every other device."""
+
+from llmrec_fast.kernels.reference.fuse import fuse
+from llmrec_fast.kernels.reference.pool import pool
+
+__all__ = ["fuse", "pool"]
