@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -178,9 +178,9 @@ def _read_marker(folder: Path) -> dict[str, Any]:
 
 
 def _write_marker(folder: Path, stamps: dict[str, list[Any]]) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=_MARKER, delete=False, encoding="utf-8") as stream:
-        json.dump(stamps, stream)
-    os.replace(stream.name, folder / _MARKER)
+    temporary = folder / f"{_MARKER}.{os.getpid()}-{threading.get_ident()}"
+    temporary.write_text(json.dumps(stamps), encoding="utf-8")
+    temporary.replace(folder / _MARKER)
 
 
 @contextlib.contextmanager
