@@ -1,1 +1,1 @@
-"""Benchmark suites: `python -m benchmarks SUITE`."""
+"""Benchmarks of llmrec_fast against its peers: `python -m benchmarks SUITE`. Not installed with the package."""

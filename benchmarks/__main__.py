@@ -1,0 +1,59 @@
+"""`python -m benchmarks SUITE`: parse the command line, run one suite, write its report.
+
+A suite is a module of this package with `add_arguments(parser)` and `run(arguments) -> Report`. Only the suite that is
+asked for is imported, so that one suite never needs the peers of another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.threads import available_cores
+
+SUITES = {
+    "encode": "texts per second of the encoder against sentence-transformers",
+    "pool": "token pooling against the NumPy expression and torch",
+    "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",
+}
+DEFAULT_OUTPUT = Path(__file__).parent / "results"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the suite named by the first word; returns the exit status."""
+    words = list(sys.argv[1:] if words is None else words)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Compare llmrec_fast with its peers on this machine.\n\n"
+        + "\n".join(f"  {name:<10} {what}" for name, what in SUITES.items())
+        + '\n\nPeers are installed by: pip install ".[bench]"',
+    )
+    parser.add_argument("suite", choices=SUITES)
+    if not words or words[0] not in SUITES:
+        parser.parse_args(words)  # prints help or says what is wrong, and exits
+        parser.error(f"the suite comes first: {', '.join(SUITES)}")
+    suite = importlib.import_module(f"benchmarks.{words[0]}")
+    parser.add_argument("--quick", action="store_true", help="small inputs and few repetitions: minutes become seconds")
+    parser.add_argument(
+        "--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the report (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=available_cores(), help="threads of everyone (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=None, help="time for one contender's repetitions in one cell")
+    suite.add_arguments(parser)
+    arguments = parser.parse_args(words)
+    report = suite.run(arguments)
+    report.command = shlex.join(["python", "-m", "benchmarks", *words])
+    print(report.markdown())
+    print("written:", *(str(path) for path in report.write(arguments.output)))
+    return 0 if report.targets_reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
