@@ -1,0 +1,198 @@
+"""`Encoder`: texts to vectors with a transformer model. The steps are in the files it imports; here they are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from llmrec_fast.arrays import Float32Array, Int64Array, as_count, as_texts
+from llmrec_fast.encoding.architectures import SUPPORTED_TYPES, read_architecture
+from llmrec_fast.encoding.batching import pad_batch, plan_batches
+from llmrec_fast.encoding.dense import DenseLayers
+from llmrec_fast.encoding.graph import build_graph
+from llmrec_fast.encoding.model_files import ModelFiles, find_model
+from llmrec_fast.encoding.pooling import normalize_rows, pooling_from_name
+from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session, resolve_device
+from llmrec_fast.encoding.tokens import Tokenizer, check_unicode
+from llmrec_fast.encoding.weights import WeightFiles
+from llmrec_fast.encoding.windows import pool_windows
+from llmrec_fast.errors import InvalidInput
+from llmrec_fast.kernels.threads import get_threads
+
+LongTexts = Literal["truncate", "window"]
+
+
+class Encoder:
+    """A transformer text encoder that gives what sentence-transformers gives for the same model, faster.
+
+    Parameters
+    ----------
+    model : a known name (`minilm`) or a folder in the Hugging Face layout: config.json, tokenizer.json, and either
+        model.safetensors of a BERT-family architecture or an ONNX file; modules.json and 1_Pooling are honoured.
+    device : "auto" or "cpu". A device that cannot be used raises; nothing falls back silently.
+    pooling : "mean", "max", "first" (or "cls"), "last" (or "lasttoken"); None: what the model says, else mean.
+    normalize : whether vectors are scaled to length 1; None: what the model says.
+    max_length : tokens a text (or window) is cut at, special tokens included; None: what the model says.
+    long_texts : "truncate" drops what is beyond max_length; "window" encodes overlapping windows and averages their vectors
+        by their token counts.
+    window_overlap : tokens that neighbouring windows share; None: a quarter of a window.
+    threads : threads of the model; None: `llmrec_fast.get_threads()` at the time of construction.
+    progress : whether fetching a known model shows a bar.
+
+    Raises
+    ------
+    InvalidInput : an unknown name, option or architecture; a folder that lacks a file.
+    CorruptFile : a damaged file, named.
+    DeviceUnavailable, MissingDependency, FetchFailed : what the message says is missing.
+
+    Examples
+    --------
+    >>> encoder = Encoder("minilm")  # doctest: +SKIP
+    >>> encoder.encode(["This is an example sentence"]).shape  # doctest: +SKIP
+    (1, 384)
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        max_length: int | None = None,
+        long_texts: LongTexts = "truncate",
+        window_overlap: int | None = None,
+        threads: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        resolve_device(device)
+        if long_texts not in ("truncate", "window"):
+            raise InvalidInput(f"long_texts must be 'truncate' or 'window'; got {long_texts!r}")
+        if window_overlap is not None and long_texts != "window":
+            raise InvalidInput("window_overlap goes with long_texts='window'")
+        self._threads = get_threads() if threads is None else as_count(threads, "threads")
+        files = find_model(model, progress=progress)
+        self._files = files
+        self._pooling = files.pooling if pooling is None else pooling_from_name(pooling)
+        self._normalize = files.normalize if normalize is None else bool(normalize)
+        self._session, positions = _load_session(files, self._threads)
+        self._max_length = _choose_max_length(max_length, files.max_length, positions)
+        overlap = None
+        if long_texts == "window":
+            overlap = (
+                self._max_length // 4
+                if window_overlap is None
+                else as_count(window_overlap, "window_overlap", minimum=0)
+            )
+        self._tokenizer = Tokenizer(files.tokenizer, self._max_length, overlap, files.lower_case, files.prompt)
+        self._long_texts = long_texts
+        self._padding_id = int(files.config.get("pad_token_id") or 0)
+        self._dense = DenseLayers(files.dense, self._session.hidden * len(self._pooling.modes))
+
+    @property
+    def dimension(self) -> int:
+        """Columns of the vectors."""
+        return self._dense.columns
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a text (or window) is cut at, special tokens included."""
+        return self._max_length
+
+    def describe(self) -> dict[str, Any]:
+        """What was loaded and how it runs, for logs and for people."""
+        return {
+            "model": str(self._files.folder),
+            "architecture": str(self._files.config.get("model_type", "unknown")),
+            "source": "safetensors" if isinstance(self._session, GraphSession) else "onnx",
+            "device": self._session.device,
+            "threads": self._threads,
+            "dimension": self.dimension,
+            "max_length": self._max_length,
+            "long_texts": self._long_texts,
+            "pooling": "+".join(self._pooling.modes),
+            "normalize": self._normalize,
+        }
+
+    def encode(self, texts: Sequence[str], *, show_progress: bool | None = None) -> Float32Array:
+        """The vectors of texts, in their order.
+
+        Identical texts are encoded once. A text's vector does not depend on the other texts beyond rounding (1e-6).
+
+        Parameters
+        ----------
+        texts : strings; the empty string is one like any other.
+        show_progress : whether a bar is shown on standard error; None: on a terminal, once the work takes over a second.
+
+        Returns
+        -------
+        (n, dimension) float32.
+
+        Raises
+        ------
+        InvalidInput : not a sequence of strings, or a string with a lone surrogate.
+        """
+        given = as_texts(texts)
+        check_unicode(given)
+        places = {text: place for place, text in enumerate(dict.fromkeys(given))}
+        tokens = self._tokenizer.tokenize(list(places))
+        lengths = np.fromiter((len(window) for window in tokens.windows), np.int64, len(tokens.windows))
+        cut = bool((tokens.counts > 1).any())
+        direct = self._normalize and not cut and not self._dense
+        vectors = self._encode_windows(tokens.windows, lengths, direct, show_progress)
+        if cut:
+            vectors = pool_windows(vectors, lengths, tokens.counts, self._threads)
+        if self._dense:
+            vectors = self._dense.apply(vectors)
+        if self._normalize and not direct:
+            vectors = normalize_rows(vectors, self._threads)
+        if len(places) == len(given):
+            return vectors
+        return vectors[np.fromiter((places[text] for text in given), np.int64, len(given))]
+
+    def _encode_windows(
+        self, windows: list[Any], lengths: Int64Array, normalize: bool, show_progress: bool | None
+    ) -> Float32Array:
+        from tqdm import tqdm
+
+        vectors = np.zeros((len(windows), self._session.hidden * len(self._pooling.modes)), np.float32)
+        # disable=None: shown on a terminal only
+        disable = None if show_progress is None else not show_progress
+        with tqdm(
+            total=len(windows), desc="encode", unit="text", disable=disable, delay=1.0 * (disable is None)
+        ) as bar:
+            for batch in plan_batches(lengths):
+                ids, batch_lengths = pad_batch([windows[place] for place in batch], self._padding_id)
+                embeddings = self._session.run(ids, batch_lengths)
+                vectors[batch] = self._pooling.apply(
+                    embeddings, batch_lengths.astype(np.int64), normalize=normalize, threads=self._threads
+                )
+                bar.update(len(batch))
+        return vectors
+
+
+def _load_session(files: ModelFiles, threads: int) -> tuple[Session, int | None]:
+    """The session and the most positions it takes. Weights of a known architecture go before an ONNX file."""
+    if files.weights and (files.config.get("model_type") in SUPPORTED_TYPES or files.onnx is None):
+        with WeightFiles(files.weights) as weights:
+            graph = build_graph(read_architecture(files.config, weights.names()), weights)
+        return GraphSession(graph, threads), graph.max_length
+    if files.onnx is None:
+        raise InvalidInput(f"{files.folder} has no weights")
+    positions = files.config.get("max_position_embeddings")
+    return OnnxFileSession(files.onnx, threads), positions if isinstance(positions, int) and positions > 0 else None
+
+
+def _choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:
+    if asked is not None:
+        asked = as_count(asked, "max_length")
+        if positions is not None and asked > positions:
+            raise InvalidInput(f"max_length must be at most {positions}, the positions that the model has; got {asked}")
+        return asked
+    limits = [limit for limit in (recommended, positions) if limit is not None]
+    if not limits:
+        raise InvalidInput("neither the model's files nor the caller say where long texts are cut; pass max_length")
+    return min(limits)

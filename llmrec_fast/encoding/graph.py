@@ -1,0 +1,243 @@
+"""Build the ONNX graph of a BERT-family encoder from its parameters, without torch.
+
+The graph takes right-padded token ids and their lengths and gives token embeddings. It is made of ONNX Runtime's fused
+operators (the com.microsoft domain), so that no optimiser has to find them and a session is ready in a tenth of a second.
+Parameters stay outside the serialised graph, as arrays that every session of a model shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmrec_fast.arrays import Float32Array
+from llmrec_fast.encoding.architectures import Architecture
+from llmrec_fast.encoding.relative_positions import bias_by_distance
+from llmrec_fast.encoding.weights import WeightFiles
+
+IDS, LENGTHS, OUTPUT = "input_ids", "lengths", "token_embeddings"
+_FUSED = "com.microsoft"
+_OPSET = 17
+_IR_VERSION = 8
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A serialised ONNX model and the arrays it refers to by name.
+
+    Inputs: `input_ids` (batch, time) int32, `lengths` (batch,) int32. Output: `token_embeddings` (batch, time, hidden) float32,
+    meaningless at positions from a row's length on.
+    """
+
+    model: bytes
+    parameters: dict[str, Float32Array]
+    hidden: int
+    max_length: int
+
+
+def build_graph(architecture: Architecture, weights: WeightFiles) -> Graph:
+    """The `Graph` of a model. Raises `CorruptFile` for a parameter that is missing or has the wrong shape."""
+    return _Builder(architecture, weights).build()
+
+
+class _Builder:
+    """Collects nodes and parameters; each method adds one part and returns the name of its output."""
+
+    def __init__(self, architecture: Architecture, weights: WeightFiles) -> None:
+        self._architecture = architecture
+        self._weights = weights
+        self._nodes: list[Any] = []
+        self._parameters: dict[str, Float32Array] = {}
+
+    def build(self) -> Graph:
+        architecture = self._architecture
+        states = self._embeddings()
+        bias = self._relative_bias() if architecture.relative_buckets else ""
+        for layer in range(architecture.layers):
+            states = self._feed_forward(layer, self._attention(layer, states, bias))
+        # renaming the last output saves an identity node
+        self._nodes[-1].output[0] = OUTPUT
+        return Graph(self._serialise(), self._parameters, architecture.hidden, architecture.max_length)
+
+    def _embeddings(self) -> str:
+        architecture = self._architecture
+        hidden = architecture.hidden
+        words = self._read("embeddings.word_embeddings.weight", architecture.vocabulary, hidden)
+        positions = self._read("embeddings.position_embeddings.weight", architecture.positions, hidden)
+        if architecture.token_types:
+            # all tokens have type 0, so its row is added to the positions once and for all
+            positions = positions + self._read("embeddings.token_type_embeddings.weight", None, hidden)[0]
+        position_ids = "" if architecture.padding_id is None else self._position_ids(architecture.padding_id)
+        return self._node(
+            "EmbedLayerNormalization",
+            [
+                IDS,
+                "",
+                self._parameter("words", words),
+                self._parameter("positions", positions),
+                "",
+                *self._norm("embeddings.LayerNorm"),
+                "",
+                position_ids,
+            ],
+            "embeddings",
+            extra_outputs=["unused_mask"],
+            domain=_FUSED,
+            epsilon=architecture.epsilon,
+        )
+
+    def _position_ids(self, padding_id: int) -> str:
+        """RoBERTa counts the tokens that are not padding from padding_id + 1; padding itself keeps padding_id."""
+        padding = self._constant("padding_id", np.array(padding_id, np.int32))
+        self._node("Equal", [IDS, padding], "is_padding")
+        self._node("Not", ["is_padding"], "is_token")
+        self._node("Cast", ["is_token"], "token_ones", to=6)  # TensorProto.INT32
+        self._node("CumSum", ["token_ones", self._constant("time_axis", np.array(1, np.int32))], "token_count")
+        self._node("Mul", ["token_count", "token_ones"], "token_rank")
+        return self._node("Add", ["token_rank", padding], "position_ids")
+
+    def _relative_bias(self) -> str:
+        """(1, heads, time, time) from a table over the distance key - query, shared by all layers."""
+        architecture = self._architecture
+        table = self._read("encoder.relative_attention_bias.weight", architecture.relative_buckets, architecture.heads)
+        longest = architecture.max_length
+        by_distance = self._parameter("bias_by_distance", bias_by_distance(table, longest))
+        self._node("Shape", [IDS], "time", start=1, end=2)
+        self._node("Squeeze", ["time"], "time_scalar")
+        zero, one = self._constant("zero", np.array(0, np.int64)), self._constant("one", np.array(1, np.int64))
+        self._node("Range", [zero, "time_scalar", one], "keys")
+        self._node("Unsqueeze", ["keys", self._constant("last_axis", np.array([1], np.int64))], "queries")
+        self._node("Sub", ["keys", "queries"], "distance")
+        self._node("Add", ["distance", self._constant("longest", np.array(longest - 1, np.int64))], "distance_row")
+        self._node("Gather", [by_distance, "distance_row"], "head_bias", axis=1)
+        return self._node("Unsqueeze", ["head_bias", self._constant("first_axis", np.array([0], np.int64))], "bias")
+
+    def _attention(self, layer: int, states: str, bias: str) -> str:
+        names, hidden = self._architecture.names, self._architecture.hidden
+        places = [names.layer.format(layer) + name for name in (names.query, names.key, names.value)]
+        weights = np.concatenate([self._read(f"{place}.weight", hidden, hidden).T for place in places], axis=1)
+        biases = np.concatenate([self._read(f"{place}.bias", hidden) for place in places])
+        context = self._node(
+            "Attention",
+            [
+                states,
+                self._parameter(f"query_key_value_{layer}", weights),
+                self._parameter(f"query_key_value_bias_{layer}", biases),
+                LENGTHS,
+                "",
+                bias,
+            ],
+            f"context_{layer}",
+            domain=_FUSED,
+            num_heads=self._architecture.heads,
+        )
+        return self._project(
+            f"attention_{layer}",
+            context,
+            states,
+            names.layer.format(layer) + names.attention_output,
+            names.layer.format(layer) + names.attention_norm,
+            hidden,
+        )
+
+    def _feed_forward(self, layer: int, states: str) -> str:
+        names, place = self._architecture.names, self._architecture.names.layer.format(layer)
+        intermediate = self._architecture.intermediate
+        weight = self._read(f"{place}{names.intermediate}.weight", intermediate, self._architecture.hidden)
+        bias = self._read(f"{place}{names.intermediate}.bias", intermediate)
+        inner = self._node("MatMul", [states, self._parameter(f"intermediate_{layer}", weight.T)], f"inner_{layer}")
+        inner = self._activate(layer, inner, self._parameter(f"intermediate_bias_{layer}", bias))
+        return self._project(
+            f"layer_{layer}", inner, states, place + names.output, place + names.output_norm, intermediate
+        )
+
+    def _activate(self, layer: int, inner: str, bias: str) -> str:
+        kind, output = self._architecture.activation, f"activated_{layer}"
+        if kind == "gelu":
+            return self._node("BiasGelu", [inner, bias], output, domain=_FUSED)
+        if kind == "gelu_tanh":
+            return self._node("FastGelu", [inner, bias], output, domain=_FUSED)
+        biased = self._node("Add", [inner, bias], f"biased_{layer}")
+        if kind == "relu":
+            return self._node("Relu", [biased], output)
+        return self._node("QuickGelu", [biased], output, domain=_FUSED, alpha=1.0)  # x * sigmoid(x)
+
+    def _project(self, name: str, inner: str, residual: str, linear: str, norm: str, columns: int) -> str:
+        """norm(residual + inner W + b)."""
+        hidden = self._architecture.hidden
+        weight = self._parameter(f"{name}_weight", self._read(f"{linear}.weight", hidden, columns).T)
+        bias = self._parameter(f"{name}_bias", self._read(f"{linear}.bias", hidden))
+        product = self._node("MatMul", [inner, weight], f"{name}_product")
+        return self._node(
+            "SkipLayerNormalization",
+            [product, residual, *self._norm(norm), bias],
+            name,
+            domain=_FUSED,
+            epsilon=self._architecture.epsilon,
+        )
+
+    def _norm(self, place: str) -> tuple[str, str]:
+        """Scale and shift of a layer norm; checkpoints converted from TensorFlow call them gamma and beta."""
+        prefix, names = self._architecture.prefix, self._weights.names()
+        scale, shift = ("weight", "bias") if f"{prefix}{place}.gamma" not in names else ("gamma", "beta")
+        hidden = self._architecture.hidden
+        return (
+            self._parameter(f"{place}_scale", self._read(f"{place}.{scale}", hidden)),
+            self._parameter(f"{place}_shift", self._read(f"{place}.{shift}", hidden)),
+        )
+
+    def _read(self, name: str, *shape: int | None) -> Float32Array:
+        return self._weights.read(self._architecture.prefix + name, *shape)
+
+    def _parameter(self, name: str, array: Float32Array) -> str:
+        self._parameters[name] = np.ascontiguousarray(array, dtype=np.float32)
+        return name
+
+    def _constant(self, name: str, value: np.ndarray[Any, np.dtype[Any]]) -> str:
+        from onnx import helper, numpy_helper
+
+        self._nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value)))
+        return name
+
+    def _node(
+        self, operator: str, inputs: list[str], output: str, extra_outputs: list[str] | None = None, **attributes: Any
+    ) -> str:
+        from onnx import helper
+
+        while inputs and not inputs[-1]:
+            inputs = inputs[:-1]
+        self._nodes.append(helper.make_node(operator, inputs, [output, *(extra_outputs or [])], **attributes))
+        return output
+
+    def _serialise(self) -> bytes:
+        from onnx import TensorProto, helper
+
+        graph = helper.make_graph(
+            self._nodes,
+            "encoder",
+            [
+                helper.make_tensor_value_info(IDS, TensorProto.INT32, ["batch", "time"]),
+                helper.make_tensor_value_info(LENGTHS, TensorProto.INT32, ["batch"]),
+            ],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", "time", self._architecture.hidden])],
+            [_external_tensor(name, array.shape) for name, array in self._parameters.items()],
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)],
+            ir_version=_IR_VERSION,
+            producer_name="llmrec_fast",
+        )
+        return bytes(model.SerializeToString())
+
+
+def _external_tensor(name: str, shape: tuple[int, ...]) -> Any:
+    """An initialiser whose values the session gets by name; the location is required by the format and never opened."""
+    from onnx import TensorProto
+
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "parameters"
+    return tensor

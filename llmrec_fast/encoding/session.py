@@ -1,0 +1,147 @@
+"""Run a model's graph: token ids and lengths in, token embeddings out, behind one small protocol for every device.
+
+Here is ONNX Runtime on the CPU, for the package's own graphs and for ONNX files of any architecture. Choosing a device that
+cannot be used raises; only "auto" chooses by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_fast.arrays import Float32Array
+from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, Graph
+from llmrec_fast.errors import CorruptFile, DeviceUnavailable, InvalidInput, MissingDependency
+
+Int32Array = npt.NDArray[np.int32]
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+_NUMPY_TYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_TOKEN_OUTPUTS = ("token_embeddings", "last_hidden_state")
+
+
+class Session(Protocol):
+    """A loaded model on one device. `run` may be called by several threads at once."""
+
+    hidden: int
+    device: str
+
+    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
+        """Token embeddings (batch, time, hidden) of right-padded `ids` (batch, time) with `lengths` (batch,) real tokens.
+
+        Values at padding are meaningless.
+        """
+        ...
+
+
+def resolve_device(device: str) -> str:
+    """The device to use for `device`; raises `DeviceUnavailable` for one that this installation cannot use."""
+    if device not in DEVICES:
+        raise InvalidInput(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+    if device in ("cuda", "tensorrt"):
+        raise DeviceUnavailable(
+            f"device {device!r} was asked for, but this version of llmrec_fast has no {device} session for encoding; "
+            "use device='cpu' or 'auto'"
+        )
+    return "cpu"
+
+
+class GraphSession:
+    """A graph built by this package, run by ONNX Runtime on the CPU."""
+
+    device = "cpu"
+
+    def __init__(self, graph: Graph, threads: int) -> None:
+        onnxruntime = _import_onnxruntime()
+        options = _options(onnxruntime, threads)
+        # the session reads the arrays where they are: they must live as long as it does
+        self._parameters = graph.parameters
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in graph.parameters.values()]
+        options.add_external_initializers(list(graph.parameters), values)
+        self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
+        self.hidden = graph.hidden
+
+    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
+        """See `Session.run`."""
+        output: Float32Array = self._session.run([OUTPUT], {IDS: ids, LENGTHS: lengths})[0]
+        return output
+
+
+class OnnxFileSession:
+    """An ONNX file with the usual inputs (input_ids, attention_mask, token_type_ids) on the CPU."""
+
+    device = "cpu"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        onnxruntime = _import_onnxruntime()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), _options(onnxruntime, threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # ONNX Runtime's exceptions share no public base class; whichever it is, this file cannot be run
+            raise CorruptFile(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._types = {item.name: item.type for item in self._session.get_inputs()}
+        unknown = [name for name in self._types if name not in ("input_ids", "attention_mask", "token_type_ids")]
+        if unknown or "input_ids" not in self._types:
+            raise InvalidInput(
+                f"{path} has the inputs {', '.join(self._types)}; expected are input_ids and, optionally, attention_mask "
+                "and token_type_ids"
+            )
+        for name, kind in self._types.items():
+            if kind not in _NUMPY_TYPES:
+                raise InvalidInput(f"{path}: the input {name} must be int32 or int64; it is {kind}")
+        self._output, self.hidden = self._find_output(path)
+
+    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
+        """See `Session.run`."""
+        arrays = {"input_ids": ids}
+        if "attention_mask" in self._types:
+            arrays["attention_mask"] = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
+        if "token_type_ids" in self._types:
+            arrays["token_type_ids"] = np.zeros_like(ids)
+        feed = {name: array.astype(_NUMPY_TYPES[self._types[name]], copy=False) for name, array in arrays.items()}
+        return np.asarray(self._session.run([self._output], feed)[0], dtype=np.float32)
+
+    def _find_output(self, path: Path) -> tuple[str, int]:
+        """The output with a vector a token: by its usual name, else the first with three dimensions."""
+        outputs = {item.name: item.shape for item in self._session.get_outputs()}
+        candidates = [name for name in _TOKEN_OUTPUTS if name in outputs]
+        candidates += [name for name, shape in outputs.items() if len(shape) == 3]
+        if not candidates:
+            raise InvalidInput(
+                f"{path} has the outputs {', '.join(outputs)}, none with a vector for each token (batch, time, columns); "
+                "export the model without its pooling"
+            )
+        width = outputs[candidates[0]][-1]
+        if isinstance(width, int):
+            return candidates[0], width
+        probe = self._session.run(
+            [candidates[0]],
+            {
+                name: np.full((1, 1), int(name == "attention_mask"), _NUMPY_TYPES[kind])
+                for name, kind in self._types.items()
+            },
+        )
+        return candidates[0], int(probe[0].shape[-1])
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependency(
+            "encoding with a transformer needs ONNX Runtime: pip install 'llmrec-fast[cpu]' (or pip install onnxruntime)"
+        ) from error
+    return onnxruntime
+
+
+def _options(onnxruntime: Any, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors: what matters is raised
+    return options
