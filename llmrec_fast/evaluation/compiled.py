@@ -1,0 +1,110 @@
+"""The compiled loops of evaluation. Importing this file imports Numba, so others import it inside functions.
+
+All work on a range of users, so that threads share them; none depends on how the users are cut.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from llmrec_fast.kernels.jit import jit
+
+_PADDING = -1
+
+
+@jit()
+def sort_rows(indptr: Int64Array, ids: Int64Array, counts: Int64Array, start: int, stop: int) -> None:
+    """Sort each user's ids in place, different ones first; `counts` receives how many those are."""
+    for user in range(start, stop):
+        row = ids[indptr[user] : indptr[user + 1]]
+        row.sort()
+        count = 0
+        for position in range(len(row)):
+            if count == 0 or row[position] != row[count - 1]:
+                row[count] = row[position]
+                count += 1
+        counts[user] = count
+
+
+@jit()
+def mark_hits(
+    recommended: Int64Array,
+    offsets: Int64Array,
+    counts: Int64Array,
+    ids: Int64Array,
+    hits: BoolArray,
+    lengths: Int64Array,
+    start: int,
+    stop: int,
+) -> int:
+    """Mark which recommendations are relevant, each relevant id once; returns the first user with an id after padding.
+
+    `hits` (users, k) is written for the first k columns; `lengths` (users,) receives the number of ids in all columns.
+    Cost: a binary search among the user's relevant ids for each recommendation. Returns -1 if no row is broken.
+    """
+    k = hits.shape[1]
+    found = np.zeros(max(1, counts[start:stop].max()), dtype=np.bool_)
+    for user in range(start, stop):
+        first, count = offsets[user], counts[user]
+        found[:count] = False
+        length = 0
+        for column in range(recommended.shape[1]):
+            item = recommended[user, column]
+            if item == _PADDING:
+                continue
+            if length != column:
+                return user
+            length += 1
+            if column >= k or count == 0:
+                continue
+            low, size = first, count
+            while size > 1:
+                half = size >> 1
+                low = low + half if ids[low + half] <= item else low
+                size -= half
+            if ids[low] == item and not found[low - first]:
+                found[low - first] = True
+                hits[user, column] = True
+        lengths[user] = length
+    return -1
+
+
+@jit(fastmath={"contract", "reassoc"})
+def mean_distances(
+    positions: Int64Array,
+    lengths: Int64Array,
+    vectors: Float32Array,
+    scales: Float64Array,
+    cuts: Int64Array,
+    out: Float64Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Mean pairwise cosine distance within each user's first `cuts[c]` items, for all ascending cuts in one pass.
+
+    `scales` (items,) are inverse norms, 0 for a zero vector. The sum over pairs needs no pairs: with unit vectors x_i,
+    sum_{i != j} x_i . x_j = |sum x_i|^2 - sum |x_i|^2. Reads each recommended vector once; sums are float64.
+    """
+    total = np.empty(vectors.shape[1], dtype=np.float64)
+    for user in range(start, stop):
+        total[:] = 0.0
+        squares = 0.0
+        done = 0
+        for cut in range(len(cuts)):
+            length = min(cuts[cut], lengths[user])
+            for column in range(done, length):
+                item = positions[user, column]
+                scale = scales[item]
+                if scale > 0.0:
+                    squares += 1.0
+                    for dimension in range(vectors.shape[1]):
+                        total[dimension] += vectors[item, dimension] * scale
+            done = max(done, length)
+            if length < 2:
+                out[user, cut] = 0.0 if length == 1 else np.nan
+                continue
+            both = 0.0
+            for dimension in range(vectors.shape[1]):
+                both += total[dimension] * total[dimension]
+            out[user, cut] = 1.0 - (both - squares) / (length * (length - 1.0))

@@ -1,0 +1,105 @@
+"""The one pass over recommendations and relevant ids that every accuracy metric at every k is computed from.
+
+Holds the result of the pass; the formulas are in `accuracy.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from llmrec_fast.arrays import ArrayLike, BoolArray, Float64Array, Int64Array
+from llmrec_fast.errors import InvalidInput
+from llmrec_fast.evaluation.relevance import Relevant, as_relevance
+from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
+
+_LOOKUPS_WORTH_A_THREAD = 50_000
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where the relevant ids stand in the recommendations.
+
+    Attributes
+    ----------
+    recommended : (users, width) int64, padded with -1 at the end of rows.
+    lengths : (users,) int64, number of ids in each row.
+    relevant_counts : (users,) int64, number of different relevant ids of each user.
+    hit_users, hit_ranks : (hits,) int64: user and rank (0 is the first) of every relevant recommendation, by user and
+        then rank. An id that a row repeats is a hit where it first stands and a miss afterwards.
+    """
+
+    recommended: Int64Array
+    lengths: Int64Array
+    relevant_counts: Int64Array
+    hit_users: Int64Array
+    hit_ranks: Int64Array
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return len(self.recommended)
+
+    @cached_property
+    def hit_ordinals(self) -> Int64Array:
+        """(hits,) int64: 1 for a user's first hit, 2 for the second and so on."""
+        counts = np.bincount(self.hit_users, minlength=self.users)
+        starts = np.cumsum(counts) - counts
+        return np.arange(1, len(self.hit_users) + 1) - starts[self.hit_users]
+
+    def hits_within(self, k: int) -> Float64Array:
+        """(users,) number of hits among the first k."""
+        return self.sum_over_hits(np.ones(len(self.hit_ranks)), k)
+
+    def sum_over_hits(self, values: Float64Array, k: int) -> Float64Array:
+        """(users,) sum of `values` (one a hit) over the hits among the first k."""
+        within: BoolArray = self.hit_ranks < k
+        sums = np.bincount(self.hit_users[within], weights=values[within], minlength=self.users)
+        return sums.astype(np.float64, copy=False)
+
+
+def rank(recommended: ArrayLike, relevant: Relevant, k: int) -> Ranking:
+    """Check both arguments and find the hits among the first k recommendations of each user.
+
+    Cost: one binary search a recommendation, users shared between threads.
+
+    Raises
+    ------
+    InvalidInput : `recommended` is no (users, width) array of integers, has no user, or an id after padding; `relevant`
+        as in `as_relevance`.
+    """
+    from llmrec_fast.evaluation import compiled
+
+    ids = _as_ids(recommended)
+    relevance = as_relevance(relevant, len(ids))
+    hits = np.zeros((len(ids), min(k, ids.shape[1])), dtype=np.bool_)
+    lengths = np.zeros(len(ids), dtype=np.int64)
+    pieces = split_range(len(ids), min(get_threads(), 1 + ids.size // _LOOKUPS_WORTH_A_THREAD))
+    broken = run_parallel(
+        compiled.mark_hits,
+        [
+            (ids, relevance.offsets, relevance.counts, relevance.ids, hits, lengths, start, stop)
+            for start, stop in pieces
+        ],
+    )
+    for user in broken:
+        if user >= 0:
+            raise InvalidInput(f"recommended has an id after the padding -1 in row {user}; padding must end a row")
+    places = np.flatnonzero(hits)
+    hit_users, hit_ranks = np.divmod(places, max(1, hits.shape[1]))
+    return Ranking(ids, lengths, relevance.counts, hit_users, hit_ranks)
+
+
+def _as_ids(recommended: ArrayLike) -> Int64Array:
+    array = np.asarray(recommended)
+    if array.ndim != 2:
+        raise InvalidInput(f"recommended must have two dimensions (users, k); got shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise InvalidInput(f"recommended must be integers; got dtype {array.dtype}")
+    if len(array) == 0:
+        raise InvalidInput("recommended has no rows; at least one user is needed")
+    if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise InvalidInput(f"recommended holds {int(array.max())}, which does not fit in int64")
+    return np.ascontiguousarray(array, dtype=np.int64)

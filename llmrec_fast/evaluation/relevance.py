@@ -1,0 +1,145 @@
+"""What is relevant to whom: the accepted forms, checked and brought to one.
+
+Does not look at recommendations; see `ranking.py` for the meeting of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_fast.arrays import ArrayLike, Int64Array, as_count, as_int64
+from llmrec_fast.errors import InvalidInput
+from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
+
+Relevant: TypeAlias = tuple[ArrayLike, ArrayLike] | Sequence[ArrayLike] | Mapping[int, ArrayLike]
+
+_PADDING = -1
+_IDS_WORTH_A_THREAD = 100_000
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """The relevant ids of each user, sorted and without repetition.
+
+    Attributes
+    ----------
+    offsets : (users,) int64, where a user's ids begin in `ids`.
+    counts : (users,) int64, how many different ones there are.
+    ids : int64; between two users' ids there may be unused places.
+    """
+
+    offsets: Int64Array
+    counts: Int64Array
+    ids: Int64Array
+
+
+def as_relevance(relevant: Relevant, users: int) -> Relevance:
+    """Check and sort `relevant`; ids that a user has twice count once.
+
+    Parameters
+    ----------
+    relevant : a tuple `(indptr, ids)` in CSR form, or a list with one array of ids a user, or a dict from row number
+        (0 to users - 1) to ids; users that a dict does not name have no relevant ids.
+    users : number of users.
+
+    Raises
+    ------
+    InvalidInput : another number of users, ids that are no integers or -1 (the padding), a broken indptr.
+    """
+    if isinstance(relevant, tuple):
+        if len(relevant) != 2:
+            raise InvalidInput(f"relevant as a tuple must be (indptr, ids); got {len(relevant)} elements; use a list")
+        indptr, ids = _check_csr(relevant[0], relevant[1], users)
+    elif isinstance(relevant, Mapping):
+        indptr, ids = _concatenate([relevant.get(user, ()) for user in _check_keys(relevant, users)])
+    elif isinstance(relevant, Sequence | np.ndarray):
+        if len(relevant) != users:
+            raise InvalidInput(f"relevant must have one array of ids for each of {users} users; got {len(relevant)}")
+        indptr, ids = _concatenate(relevant)
+    else:
+        raise InvalidInput(
+            "relevant must be a list of id arrays, a tuple (indptr, ids) or a dict from row number to ids; "
+            f"got {type(relevant).__name__}"
+        )
+    if (ids == _PADDING).any():
+        user = int(np.searchsorted(indptr, np.argmax(ids == _PADDING), side="right")) - 1
+        raise InvalidInput(f"relevant holds the id -1 for user {user}; -1 is the padding of recommendations")
+    return _sorted(indptr, ids)
+
+
+def group_items(user_positions: ArrayLike, item_ids: ArrayLike, users: int) -> tuple[Int64Array, Int64Array]:
+    """The CSR pair `(indptr, ids)` of interactions: what `evaluate` takes as relevant and `Index.search` as exclude.
+
+    Parameters
+    ----------
+    user_positions : (n,) integers from 0 to users - 1.
+    item_ids : (n,) integers, kept in the order they come within each user.
+    users : number of users.
+
+    Returns
+    -------
+    indptr (users + 1,) and ids (n,), int64: user u has `ids[indptr[u] : indptr[u + 1]]`.
+    """
+    users = as_count(users, "users", minimum=0)
+    rows = as_int64(user_positions, "user_positions")
+    ids = as_int64(item_ids, "item_ids", length=len(rows))
+    if len(rows) and (rows.min() < 0 or rows.max() >= users):
+        raise InvalidInput(f"user_positions must lie in 0 to {users - 1}; got {rows.min()} to {rows.max()}")
+    indptr = np.zeros(users + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows, minlength=users), out=indptr[1:])
+    return indptr, ids[np.argsort(rows, kind="stable")]
+
+
+def _check_csr(indptr: ArrayLike, ids: ArrayLike, users: int) -> tuple[Int64Array, Int64Array]:
+    offsets = as_int64(indptr, "relevant's indptr")
+    values = as_int64(ids, "relevant's ids")
+    if len(offsets) != users + 1:
+        raise InvalidInput(f"relevant's indptr must have {users + 1} entries, one more than users; got {len(offsets)}")
+    if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
+        raise InvalidInput(
+            f"relevant's indptr must rise from 0 to the number of ids, {len(values)}, and never fall; it goes from "
+            f"{offsets[0]} to {offsets[-1]}"
+        )
+    return offsets, values.copy()
+
+
+def _check_keys(relevant: Mapping[int, ArrayLike], users: int) -> range:
+    for key in relevant:
+        if isinstance(key, bool) or not isinstance(key, int | np.integer) or not 0 <= key < users:
+            raise InvalidInput(f"relevant's keys are row numbers of recommended, 0 to {users - 1}; got {key!r}")
+    return range(users)
+
+
+def _concatenate(rows: Sequence[ArrayLike] | npt.NDArray[np.generic]) -> tuple[Int64Array, Int64Array]:
+    """One new array of all users' ids."""
+    arrays = [np.asarray(row) for row in rows]
+    indptr = np.zeros(len(arrays) + 1, dtype=np.int64)
+    filled = []
+    for user, array in enumerate(arrays):
+        if array.ndim != 1:
+            raise InvalidInput(f"relevant[{user}] must be one array of ids; got shape {array.shape}")
+        indptr[user + 1] = array.size
+        if array.size:  # an empty list has no meaningful dtype
+            if array.dtype.kind not in "iu":
+                raise InvalidInput(f"relevant[{user}] must be integers; got dtype {array.dtype}")
+            filled.append(array)
+    np.cumsum(indptr, out=indptr)
+    ids = np.concatenate(filled) if filled else np.empty(0, dtype=np.int64)
+    if ids.dtype.kind == "f":  # NumPy's common type of int64 and uint64
+        ids = np.concatenate([as_int64(array, "relevant") for array in filled])
+    return indptr, as_int64(ids, "relevant")
+
+
+def _sorted(indptr: Int64Array, ids: Int64Array) -> Relevance:
+    from llmrec_fast.evaluation import compiled
+
+    users = len(indptr) - 1
+    counts = np.empty(users, dtype=np.int64)
+    pieces = min(get_threads(), 1 + len(ids) // _IDS_WORTH_A_THREAD)
+    run_parallel(compiled.sort_rows, [(indptr, ids, counts, start, stop) for start, stop in split_range(users, pieces)])
+    return Relevance(indptr[:-1], counts, ids)
