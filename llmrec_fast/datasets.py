@@ -101,9 +101,12 @@ class MovieLens:
         return positions.astype(np.int64, copy=False)
 
     def item_text(self) -> list[str]:
-        """One text an item, `{title} ({year}). Genres: {genres}`, leaving out a year or genres that are not known."""
+        """One text an item, `{title} ({year}). Genres: {genres}` with the genres separated by commas.
+
+        A year or genres that are not known are left out.
+        """
         return [
-            title + (f" ({year})" if year else "") + "." + (f" Genres: {' '.join(genres)}" if genres else "")
+            title + (f" ({year})" if year else "") + "." + (f" Genres: {', '.join(genres)}" if genres else "")
             for title, year, genres in zip(self.titles, self.years.tolist(), self.genres, strict=True)
         ]
 
