@@ -21,6 +21,8 @@ from benchmarks.threads import Neutral
 
 Mode = Literal["hot", "cold"]
 ROUNDS = 3
+# a cold call costs the settling before it as well, so there are fewer of them
+COLD_MAXIMUM, SETTLING_SECONDS = 15, 0.05
 # a call this long streams its data through the caches many times over: warming up would change nothing
 LONG_CALL_SECONDS = 1.0
 # whoever needs this many times the fastest's time in the first call cannot become the fastest by luck: one call will do
@@ -58,6 +60,10 @@ class Effort:
         if expected_seconds > HOPELESS_RATIO * fastest_seconds and expected_seconds > self.seconds:
             return 1
         return max(self.minimum, min(self.maximum, int(self.seconds / max(expected_seconds, 1e-9))))
+
+    def cold_repetitions(self, hot_repetitions: int, expected_seconds: float) -> int:
+        affordable = int(self.seconds / (expected_seconds + SETTLING_SECONDS))
+        return min(hot_repetitions, max(self.minimum, min(COLD_MAXIMUM, affordable)))
 
 
 @dataclass
@@ -137,8 +143,11 @@ def compare(contenders: Sequence[Contender], neutral: Neutral, effort: Effort) -
     planned = {c.name: effort.repetitions(expected[c.name], fastest) for c in field_}
     measurements = []
     for mode in effort.modes:
-        turns = _hot_rounds if mode == "hot" else _cold_rounds
-        timed = turns(field_, neutral, planned, expected)
+        if mode == "hot":
+            timed = _hot_rounds(field_, neutral, planned, expected)
+        else:
+            cold = {name: effort.cold_repetitions(count, expected[name]) for name, count in planned.items()}
+            timed = _cold_rounds(field_, neutral, cold)
         measurements += [Measurement(c.name, mode, timed[c.name], c.ours) for c in field_]
     return Comparison(measurements, notes)
 
@@ -159,9 +168,7 @@ def _hot_rounds(
     return seconds
 
 
-def _cold_rounds(
-    contenders: Sequence[Contender], neutral: Neutral, planned: dict[str, int], expected: dict[str, float]
-) -> dict[str, list[float]]:
+def _cold_rounds(contenders: Sequence[Contender], neutral: Neutral, planned: dict[str, int]) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
     for repetition in range(max(planned.values(), default=0)):
         for contender in _rotated(contenders, repetition):

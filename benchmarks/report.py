@@ -55,10 +55,6 @@ class Report:
     command: str = ""
     machine: dict[str, object] = field(default_factory=describe)
 
-    @property
-    def targets_reached(self) -> bool:
-        return all(target.met for target in self.targets)
-
     def as_dict(self) -> dict[str, object]:
         return {
             "suite": self.suite,

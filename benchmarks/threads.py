@@ -54,9 +54,9 @@ class Neutral:
     The array is allocated once, so that settling costs no page faults.
     """
 
-    def __init__(self, threads: int, flush_bytes: int = FLUSH_BYTES) -> None:
+    def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="neutral")
-        self._pieces = np.array_split(np.ones(flush_bytes // 8), threads)
+        self._pieces = np.array_split(np.ones(FLUSH_BYTES // 8), threads)
 
     def stream(self) -> float:
         """Read the whole array once with all threads; returns the seconds it took."""

@@ -1,0 +1,130 @@
+"""Jobs that need a process of their own, because they measure memory or a fresh start. Prints one JSON object.
+
+`python -m benchmarks.retrieval.child JOB ...` is run by `in_child`; it is not meant for the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SAMPLE_SECONDS = 0.005
+
+
+def in_child(job: str, *words: object) -> dict[str, Any]:
+    """Run one job of this module in a fresh interpreter.
+
+    Raises
+    ------
+    RuntimeError : the job failed; the message holds its standard error.
+    """
+    command = [sys.executable, "-m", "benchmarks.retrieval.child", job, *map(str, words)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stderr[-4000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+class MemoryPeak:
+    """The largest anonymous resident memory of this process while the context is open, in bytes, above the start.
+
+    Anonymous memory is what the process itself allocated; pages of mapped files can be dropped at any time and are left out.
+    """
+
+    def __enter__(self) -> MemoryPeak:
+        self.before = self.peak = anonymous_bytes()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.after = anonymous_bytes()
+        self.peak = max(self.peak, self.after)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_SAMPLE_SECONDS):
+            self.peak = max(self.peak, anonymous_bytes())
+
+
+def anonymous_bytes() -> int:
+    """`RssAnon` of /proc/self/status; 0 on systems that have none."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else []:
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def build(rows_path: str, folder: str, threads: str, mapped: str) -> dict[str, Any]:
+    """Build an index over the rows (read into memory, or mapped), then save it."""
+    from llmrec_fast.retrieval import Index, warmup
+
+    warmup()
+    rows = np.load(rows_path, mmap_mode="r" if mapped == "mapped" else None)
+    with MemoryPeak() as memory:
+        start = time.perf_counter()
+        index = Index.build(rows, metric="dot", threads=int(threads))
+        seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    index.save(folder)
+    return {
+        "build_seconds": seconds,
+        "save_seconds": time.perf_counter() - start,
+        "rows_bytes": rows.nbytes,
+        "own_rows_bytes": 0 if mapped == "mapped" else rows.nbytes,
+        "peak_above_start_bytes": memory.peak - memory.before,
+        "kept_bytes": memory.after - memory.before,
+        "largest_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def search(folder: str, queries_path: str, k: str, threads: str, answers_path: str) -> dict[str, Any]:
+    """Load a saved index with its rows mapped, then time single queries: one pass to warm up, three timed ones."""
+    from llmrec_fast.retrieval import Index, warmup
+
+    warmup()
+    queries = np.load(queries_path)
+    with MemoryPeak() as memory:
+        start = time.perf_counter()
+        index = Index.load(folder, mmap=True, threads=int(threads))
+        load_seconds = time.perf_counter() - start
+    answers = np.concatenate([index.search(query[None], int(k)).ids for query in queries])
+    np.save(answers_path, answers)
+    seconds = []
+    for query in list(queries) * 3:
+        start = time.perf_counter()
+        index.search(query[None], int(k))
+        seconds.append(time.perf_counter() - start)
+    return {
+        "load_seconds": load_seconds,
+        "search_seconds": seconds,
+        "kept_bytes": memory.after - memory.before,
+        "largest_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def first() -> dict[str, Any]:
+    """From `import llmrec_fast` to the answer of a first search, kernels cached on disk."""
+    rows = np.random.default_rng(0).standard_normal((1000, 64), dtype=np.float32)
+    start = time.perf_counter()
+    import llmrec_fast
+
+    imported = time.perf_counter()
+    llmrec_fast.Index.build(rows, metric="dot").search(rows[:1], 10)
+    return {"import_seconds": imported - start, "first_answer_seconds": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"build": build, "search": search, "first": first}[sys.argv[1]](*sys.argv[2:])))
