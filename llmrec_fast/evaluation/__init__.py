@@ -3,7 +3,7 @@
 Works on plain arrays; knows nothing of models. See `evaluate` for the rules that all metrics share.
 """
 
-from llmrec_fast.evaluation.evaluate import METRICS, evaluate, evaluate_per_user
+from llmrec_fast.evaluation.metrics import METRICS, evaluate, evaluate_per_user
 from llmrec_fast.evaluation.relevance import group_items
 from llmrec_fast.evaluation.splits import Split, leave_one_out, split_by_time
 
