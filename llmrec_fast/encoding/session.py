@@ -57,6 +57,8 @@ class GraphSession:
     def __init__(self, graph: Graph, threads: int) -> None:
         onnxruntime = _import_onnxruntime()
         options = _options(onnxruntime, threads)
+        # the operators are fused already, and the extended level would undo the choice of layer norm
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         # the session reads the arrays where they are: they must live as long as it does
         self._parameters = graph.parameters
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in graph.parameters.values()]
