@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +37,8 @@ class Cell:
     labels: dict[str, str | int | float]
     comparison: Comparison
     figures: dict[str, float | str] = field(default_factory=dict)
-    unit: str = "ms"
     ratio_among: list[str] | None = None  # peers that count for the ratio; None: all
+    section: str = ""  # cells of one section share their tables
 
 
 @dataclass
@@ -78,8 +79,7 @@ class Report:
         if self.targets:
             lines += ["", "| target | reached | wanted | met |", "|---|---:|---:|---|"]
             lines += [_target_line(target) for target in self.targets]
-        for mode in ("hot", "cold"):
-            lines += _table(self.cells, mode)
+        lines += _tables(self.cells)
         notes = [(cell, note) for cell in self.cells for note in cell.comparison.notes]
         lines += ["", *(f"- {_labels(cell)}: {note}" for cell, note in notes)] if notes else []
         lines += ["", *(f"- {name}: {value}" for name, value in self.figures.items())] if self.figures else []
@@ -97,6 +97,7 @@ class Report:
 
 def _cell_as_dict(cell: Cell) -> dict[str, object]:
     return {
+        "section": cell.section,
         "labels": cell.labels,
         "measurements": [_measurement_as_dict(m) for m in cell.comparison.measurements],
         "notes": cell.comparison.notes,
@@ -138,25 +139,60 @@ def _labels(cell: Cell) -> str:
     return ", ".join(f"{name} {value}" for name, value in cell.labels.items())
 
 
-def _table(cells: list[Cell], mode: Mode) -> list[str]:
-    """One table: a row a cell, a column a contender; median, quartiles and number of calls."""
-    rows = [cell for cell in cells if any(m.mode == mode for m in cell.comparison.measurements)]
-    if not rows:
-        return []
-    label_names = list(dict.fromkeys(name for cell in rows for name in cell.labels))
-    names = list(dict.fromkeys(m.contender for cell in rows for m in cell.comparison.measurements if m.mode == mode))
-    figure_names = list(dict.fromkeys(name for cell in rows for name in cell.figures)) if mode == "hot" else []
-    header = [*label_names, *names, "ratio to the fastest peer", *figure_names]
-    caption = "Hot: back to back" if mode == "hot" else "Cold: caches flushed before every call"
-    lines = ["", f"**{caption}**; milliseconds: median [quartiles] of calls.", ""]
-    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for cell in rows:
-        by_name = {m.contender: m for m in cell.comparison.measurements if m.mode == mode}
-        values = [str(cell.labels.get(name, "")) for name in label_names]
-        values += [_time(by_name[name]) if name in by_name else "" for name in names]
-        values += [_ratio(cell, mode), *(_figure(cell.figures.get(name, "")) for name in figure_names)]
-        lines.append("| " + " | ".join(values) + " |")
+def _tables(cells: list[Cell]) -> list[str]:
+    """Each section's tables: the times hot, the times cold, then the derived figures."""
+    lines: list[str] = []
+    for section in dict.fromkeys(cell.section for cell in cells):
+        members = [cell for cell in cells if cell.section == section]
+        lines += ["", f"## {section}"] if section else []
+        lines += [*_times(members, "hot"), *_times(members, "cold"), *_figures(members)]
     return lines
+
+
+def _times(cells: list[Cell], mode: Mode) -> list[str]:
+    """A row a cell, a column a contender."""
+    timed = [(cell, {m.contender: m for m in cell.comparison.measurements if m.mode == mode}) for cell in cells]
+    timed = [(cell, by_name) for cell, by_name in timed if by_name]
+    if not timed:
+        return []
+    label_names = _names(cell.labels for cell, _ in timed)
+    contenders = _names(by_name for _, by_name in timed)
+    rows = [
+        [
+            *(str(cell.labels.get(name, "")) for name in label_names),
+            *(_time(by_name[name]) if name in by_name else "" for name in contenders),
+            _ratio(cell, mode),
+        ]
+        for cell, by_name in timed
+    ]
+    caption = "Hot: back to back" if mode == "hot" else "Cold: caches flushed before every call"
+    return [
+        "",
+        f"**{caption}**; milliseconds: median [quartiles] of calls.",
+        "",
+        *_grid([*label_names, *contenders, "ratio to the fastest peer"], rows),
+    ]
+
+
+def _figures(cells: list[Cell]) -> list[str]:
+    names = _names(cell.figures for cell in cells)
+    if not names:
+        return []
+    label_names = _names(cell.labels for cell in cells)
+    rows = [
+        [*(str(cell.labels.get(n, "")) for n in label_names), *(_figure(cell.figures.get(n, "")) for n in names)]
+        for cell in cells
+    ]
+    return ["", "**Figures**", "", *_grid([*label_names, *names], rows)]
+
+
+def _grid(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def _names(mappings: Iterable[Iterable[str]]) -> list[str]:
+    """All keys in the order in which they first appear."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
 
 
 def _time(m: Measurement) -> str:

@@ -14,6 +14,7 @@ from benchmarks.retrieval.engines import OURS
 from benchmarks.threads import Neutral
 
 EXCLUDED, K, MOST_QUERIES = 1000, 10, 32
+SECTION = "Exclusions"
 RANDOM, BEST = f"{EXCLUDED:,} random ids", f"the {EXCLUDED:,} best rows"
 WANTED = {RANDOM: 1.15, BEST: 2.0}
 
@@ -40,7 +41,7 @@ def run(report: Report, dataset: Dataset, index: Any, neutral: Neutral, effort: 
         labels = {"data": dataset.kind, "N": len(dataset.rows), "d": dataset.rows.shape[1], "Q": count, "k": K}
         cost = {name: comparison.of(name).median / comparison.ours().median for name in WANTED}
         figures: dict[str, float | str] = {f"time with {name} / without": value for name, value in cost.items()}
-        report.cells.append(Cell({**labels, "part": "exclusions"}, comparison, figures, ratio_among=[]))
+        report.cells.append(Cell(labels, comparison, figures, ratio_among=[], section=SECTION))
         if count == 1:
             report.targets += [
                 Target(f"{dataset.name}, Q=1, excluding {name}: time over none", value, WANTED[name], at_least=False)

@@ -10,6 +10,7 @@ from benchmarks.plots import Panel, draw
 from benchmarks.report import Cell, Report, Target
 from benchmarks.retrieval.engines import EXACT_PEERS
 
+SECTION = "Grid"
 ONE_PASS = "read every float32 byte once"
 # (data, N, d, Q, k) -> how many times faster than the fastest exact peer
 RATIOS = {
@@ -27,7 +28,7 @@ ONE_PASS_SHARE = {10: 0.1, 100: 0.15}
 
 def finish(report: Report, folder: Path) -> None:
     """Add the targets that the measured cells allow, and draw the plots."""
-    cells = [cell for cell in report.cells if "part" not in cell.labels]
+    cells = [cell for cell in report.cells if cell.section == SECTION]
     if not cells:
         return
     report.targets += [target for cell in cells for target in _targets(cell, cells)]

@@ -14,6 +14,7 @@ from benchmarks.report import Cell, Report
 from benchmarks.retrieval import oracle
 from benchmarks.retrieval.data import Dataset, Float32Array
 from benchmarks.retrieval.engines import EXACT_PEERS, OURS, Engine, build_peers
+from benchmarks.retrieval.figures import SECTION
 from benchmarks.threads import Neutral
 
 # An engine that would need this long for one call, and many times what the fastest needs, is not asked to.
@@ -61,7 +62,7 @@ def run(
             figures["one float32 pass, ms"] = 1e3 * one_pass
             figures["ours / one pass"] = comparison.ours().median / one_pass
             figures |= {f"{name} recall": value for name, value in recall.items()}
-            report.cells.append(Cell(labels, comparison, figures, ratio_among=list(EXACT_PEERS)))
+            report.cells.append(Cell(labels, comparison, figures, ratio_among=list(EXACT_PEERS), section=SECTION))
             _say(report.cells[-1])
 
 
