@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 import zipfile
@@ -179,6 +180,8 @@ def _read_grouplens_1998(ratings: Path, items: Path) -> MovieLens:
     table: list[tuple[int, str, int, tuple[str, ...]]] = []
     with _open(items, "latin-1") as stream:
         for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
             fields = line.rstrip("\r\n").split("|")
             if len(fields) != 5 + len(_GENRES) or not fields[0].isdecimal():
                 raise CorruptFile(f"{items}, line {number}: expected an item id and 24 fields; got {line.strip()!r}")
@@ -192,7 +195,7 @@ def _read_csv(ratings: Path, items: Path) -> MovieLens:
     with _open(items, "utf-8-sig") as stream:
         rows = csv.reader(stream)
         next(rows, None)
-        for fields in rows:
+        for fields in filter(None, rows):
             if len(fields) != 3 or not fields[0].isdecimal():
                 raise CorruptFile(f"{items}, line {rows.line_num}: expected movieId,title,genres; got {fields!r}")
             genres = () if fields[2] == "(no genres listed)" else tuple(filter(None, fields[2].split("|")))
@@ -205,6 +208,8 @@ def _read_recbole(ratings: Path, items: Path) -> MovieLens:
     with _open(items, "utf-8") as stream:
         next(stream, None)
         for number, line in enumerate(stream, start=2):
+            if not line.strip():
+                continue
             fields = line.rstrip("\r\n").split("\t")
             if len(fields) != 4 or not fields[0].isdecimal():
                 raise CorruptFile(f"{items}, line {number}: expected id, title, year and genres; got {line.strip()!r}")
@@ -225,35 +230,33 @@ def _split_year(title: str) -> tuple[str, int]:
 
 def _read_ratings(path: Path, delimiter: str, *, header: bool) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """Four columns (user, item, rating, timestamp) as a structured array."""
-    skipped = int(header)
     with _open(path, "utf-8-sig") as stream:
-        lines = stream.read().splitlines()[skipped:]
-    if not lines:
+        lines = stream.read().splitlines()
+    start = int(header)
+    if not any(lines[start:]):
         raise CorruptFile(f"{path} holds no ratings")
     try:
-        rows = np.loadtxt(lines, dtype=_RATING_ROW, delimiter=delimiter, comments=None, ndmin=1)
+        rows = np.loadtxt(lines[start:], dtype=_RATING_ROW, delimiter=delimiter, comments=None, ndmin=1)
     except ValueError as error:
-        number = skipped + 1 + _first_bad_line(lines, delimiter)
-        raise CorruptFile(
-            f"{path}, line {number}: expected user, item, rating and timestamp; got {lines[number - skipped - 1]!r}"
-        ) from error
+        raise _bad_line(path, lines, start, delimiter) from error
     if not np.isfinite(rows["rating"]).all():
-        number = skipped + 1 + int(np.argmin(np.isfinite(rows["rating"])))
-        raise CorruptFile(f"{path}, line {number}: the rating is not a finite number")
+        raise _bad_line(path, lines, start, delimiter)
     return rows
 
 
-def _first_bad_line(lines: list[str], delimiter: str) -> int:
-    """Position of the first line that is no rating, looked for only after the whole could not be read."""
-    for position, line in enumerate(lines):
+def _bad_line(path: Path, lines: list[str], start: int, delimiter: str) -> CorruptFile:
+    """The error for the first line that is no rating, looked for only after the whole could not be read."""
+    for number, line in enumerate(lines[start:], start=start + 1):
         fields = line.split(delimiter)
         try:
-            int(fields[0]), int(fields[1]), float(fields[2]), int(fields[3])
-        except (ValueError, IndexError):
-            return position
-        if len(fields) != 4:
-            return position
-    return len(lines) - 1
+            good = len(fields) == 4 and math.isfinite(
+                float(fields[2]) + int(fields[0]) + int(fields[1]) + int(fields[3])
+            )
+        except ValueError:
+            good = False
+        if line and not good:
+            return CorruptFile(f"{path}, line {number}: expected user, item, rating and timestamp; got {line!r}")
+    return CorruptFile(f"{path} cannot be read as a table of ratings")
 
 
 def _assemble(

@@ -149,6 +149,15 @@ def test_a_bad_item_is_named_by_its_line(tmp_path, layout, name, line):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["grouplens", "recbole", "csv"])
+def test_blank_lines_are_no_rows(tmp_path, layout):
+    LAYOUTS[layout](tmp_path)
+    for path in list(tmp_path.iterdir()):
+        path.write_bytes(path.read_bytes() + b"\n\n")
+    data = load(tmp_path)
+    assert (len(data.users), len(data.item_ids)) == (len(RATINGS), len(ITEMS))
+
+
 def test_a_rating_of_an_item_that_is_not_listed(tmp_path):
     write_csv(tmp_path)
     with (tmp_path / "ratings.csv").open("a") as stream:
