@@ -1,6 +1,6 @@
 """Text to vectors: transformer models through ONNX Runtime, static word vectors, and any callable that people bring."""
 
 from llmrec_fast.encoding.encoder import Encoder
-from llmrec_fast.encoding.text_encoder import TextEncoder, as_text_encoder
+from llmrec_fast.encoding.text_encoder import EncoderLike, TextEncoder, as_text_encoder
 
-__all__ = ["Encoder", "TextEncoder", "as_text_encoder"]
+__all__ = ["Encoder", "EncoderLike", "TextEncoder", "as_text_encoder"]

@@ -14,7 +14,7 @@ from llmrec_fast.encoding.batching import pad_batch, plan_batches
 from llmrec_fast.encoding.dense import DenseLayers
 from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.model_files import ModelFiles, find_model
-from llmrec_fast.encoding.pooling import normalize_rows, pooling_from_name
+from llmrec_fast.encoding.pooling import normalize_rows
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session, resolve_device
 from llmrec_fast.encoding.tokens import Tokenizer, check_unicode
 from llmrec_fast.encoding.weights import WeightFiles
@@ -74,9 +74,9 @@ class Encoder:
         if window_overlap is not None and long_texts != "window":
             raise InvalidInput("window_overlap goes with long_texts='window'")
         self._threads = get_threads() if threads is None else as_count(threads, "threads")
-        files = find_model(model, progress=progress)
+        files = find_model(model, pooling=pooling, progress=progress)
         self._files = files
-        self._pooling = files.pooling if pooling is None else pooling_from_name(pooling)
+        self._pooling = files.pooling
         self._normalize = files.normalize if normalize is None else bool(normalize)
         self._session, positions = _load_session(files, self._threads)
         self._max_length = _choose_max_length(max_length, files.max_length, positions)

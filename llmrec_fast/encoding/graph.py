@@ -2,7 +2,7 @@
 
 The graph takes right-padded token ids and their lengths and gives token embeddings. It is made of ONNX Runtime's fused
 operators (the com.microsoft domain), so that no optimiser has to find them and a session is ready in a tenth of a second.
-Parameters stay outside the serialised graph, as arrays that every session of a model shares.
+Parameters stay outside the serialised graph, as arrays, so that building never copies them and 2 GB are no limit.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec_fast import fetch
-from llmrec_fast.encoding.pooling import Pooling, pooling_from_config
+from llmrec_fast.encoding.pooling import Pooling, pooling_from_config, pooling_from_name
 from llmrec_fast.errors import CorruptFile, InvalidInput
 
 _MINILM_NAME = "all-MiniLM-L6-v2"
@@ -94,8 +94,10 @@ class ModelFiles:
     prompt: str
 
 
-def find_model(model: str | Path, *, progress: bool = True) -> ModelFiles:
+def find_model(model: str | Path, *, pooling: str | None = None, progress: bool = True) -> ModelFiles:
     """The files of `model`: a known name (fetched into the cache if needed) or a folder in the Hugging Face layout.
+
+    `pooling`, where given, takes the place of what the folder says; `progress` shows a bar while fetching.
 
     Raises
     ------
@@ -105,19 +107,19 @@ def find_model(model: str | Path, *, progress: bool = True) -> ModelFiles:
     """
     folder = Path(model)
     if folder.is_dir():
-        return read_model_folder(folder)
+        return read_model_folder(folder, pooling)
     asset = KNOWN_MODELS.get(str(model))
     if asset is None:
         raise InvalidInput(
             f"{str(model)!r} is neither a folder nor a known model; give the path of a folder in the Hugging Face layout, "
             f"or one of {', '.join(KNOWN_MODELS)}"
         )
-    return read_model_folder(fetch.fetch(asset, progress=progress))
+    return read_model_folder(fetch.fetch(asset, progress=progress), pooling)
 
 
-def read_model_folder(folder: Path) -> ModelFiles:
+def read_model_folder(folder: Path, pooling: str | None = None) -> ModelFiles:
     """`ModelFiles` of a folder; raises as `find_model` does."""
-    modules = _read_modules(folder)
+    modules = _read_modules(folder, None if pooling is None else pooling_from_name(pooling))
     core = folder / modules.transformer
     config = _read_json(_existing(core, "config.json", "it says which architecture the model has"))
     tokenizer = _existing(
@@ -155,21 +157,23 @@ class _Modules:
     dense: tuple[DenseLayer, ...]
 
 
-def _read_modules(folder: Path) -> _Modules:
+def _read_modules(folder: Path, chosen: Pooling | None) -> _Modules:
     """The steps that modules.json lists. A plain Hugging Face folder means mean pooling and nothing after it."""
     path = folder / "modules.json"
     if not path.is_file():
-        return _Modules("", Pooling(("mean",)), False, ())
+        return _Modules("", chosen or Pooling(("mean",)), False, ())
     steps = _parse(path)
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise CorruptFile(f"{path} must hold a list of modules")
-    transformer, pooling, normalize, dense = "", Pooling(("mean",)), False, list[DenseLayer]()
+    transformer, pooling, normalize, dense = "", chosen or Pooling(("mean",)), False, list[DenseLayer]()
     for position, step in enumerate(steps):
         kind, place = str(step.get("type", "")).rsplit(".", 1)[-1], str(step.get("path", ""))
         if kind == "Transformer" and position == 0:
             transformer = place
         elif kind == "Pooling" and position == 1:
-            pooling = pooling_from_config(_read_json(_existing(folder / place, "config.json", "")), folder / place)
+            pooling = chosen or pooling_from_config(
+                _read_json(_existing(folder / place, "config.json", "")), folder / place
+            )
         elif kind == "Dense" and position > 1 and not normalize:
             dense.append(_dense_layer(folder / place))
         elif kind == "Normalize" and position > 1:

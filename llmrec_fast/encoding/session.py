@@ -59,8 +59,7 @@ class GraphSession:
         options = _options(onnxruntime, threads)
         # the operators are fused already, and the extended level would undo the choice of layer norm
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        # the session reads the arrays where they are: they must live as long as it does
-        self._parameters = graph.parameters
+        # the session copies the values (ONNX Runtime 1.19 to 1.32; a test watches it), so nothing here keeps them alive
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in graph.parameters.values()]
         options.add_external_initializers(list(graph.parameters), values)
         self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])

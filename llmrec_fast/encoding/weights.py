@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, check_finite
-from llmrec_fast.errors import CorruptFile
+from llmrec_fast.errors import CorruptFile, InvalidInput
 
 _FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
@@ -70,5 +70,8 @@ class WeightFiles:
         ):
             expected = ", ".join("any" if size is None else str(size) for size in shape)
             raise CorruptFile(f"{path}: {name} has shape {array.shape} where config.json implies ({expected})")
-        check_finite(array, f"{path}: {name}")
+        try:
+            check_finite(array, f"{path}: {name}")
+        except InvalidInput as error:
+            raise CorruptFile(str(error)) from error
         return array

@@ -1,0 +1,41 @@
+"""Batches: every text once, within the budget, with little padding."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmrec_fast.encoding.batching import pad_batch, plan_batches
+
+LENGTHS = st.lists(st.integers(0, 300), max_size=200)
+
+
+@given(LENGTHS, st.integers(1, 1000))
+def test_every_text_with_tokens_is_in_exactly_one_batch(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(np.array(lengths, np.int64), budget)
+    places = [place for batch in batches for place in batch.tolist()]
+    assert sorted(places) == [place for place, length in enumerate(lengths) if length]
+
+
+@given(LENGTHS, st.integers(1, 1000))
+def test_batches_keep_to_the_budget_unless_they_are_one_text(lengths: list[int], budget: int) -> None:
+    array = np.array(lengths, np.int64)
+    for batch in plan_batches(array, budget):
+        assert len(batch) == 1 or len(batch) * array[batch].max() <= budget
+
+
+def test_texts_of_equal_length_fill_the_budget() -> None:
+    assert [len(batch) for batch in plan_batches(np.full(100, 16, np.int64), 512)] == [32, 32, 32, 4]
+
+
+def test_a_short_text_does_not_follow_long_ones_into_a_batch() -> None:
+    batches = plan_batches(np.array([200, 3, 200, 3], np.int64), 1000)
+    assert [batch.tolist() for batch in batches] == [[0, 2], [1, 3]]
+
+
+def test_padding_is_on_the_right() -> None:
+    ids, lengths = pad_batch([np.array([5, 6], np.int32), np.array([7], np.int32)], 9)
+    assert ids.tolist() == [[5, 6], [7, 9]]
+    assert lengths.tolist() == [2, 1]
+    assert ids.dtype == lengths.dtype == np.int32
