@@ -13,7 +13,7 @@ from benchmarks.threads import available_cores
 DISTRIBUTIONS = (
     *("llmrec-fast", "numpy", "numba", "scipy", "onnxruntime", "tokenizers"),
     *("torch", "sentence-transformers", "transformers", "fastembed"),
-    *("faiss-cpu", "usearch", "numkong", "scalable-vs", "scikit-learn", "hnswlib"),
+    *("faiss-cpu", "usearch", "numkong", "scalable-vs", "scikit-learn", "hnswlib", "chroma-hnswlib"),
 )
 
 

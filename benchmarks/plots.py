@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ def draw(panels: Sequence[Panel | Bars], path: Path, title: str, columns: int = 
             _draw_lines(axis, panel)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, 65 * columns), fontsize=11)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

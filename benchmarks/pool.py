@@ -72,7 +72,7 @@ def _measure(
         return "" if error <= TOLERANCE else f"differs from float64 by {error:.2e}, more than {TOLERANCE:g}"
 
     ways = _ways(tokens, lengths, modules)
-    contenders = [Contender(name, lambda _, way=way: way(), check, name == "llmrec_fast") for name, way in ways.items()]
+    contenders = [Contender(name, way, check, name == "llmrec_fast") for name, way in ways.items()]
     contenders.append(_copy(tokens, lengths))
     comparison = compare(contenders, neutral, effort)
     row_bytes = 4 * tokens.shape[2]
@@ -87,34 +87,34 @@ def _measure(
     return Cell({"tokens": case, "valid": int(lengths.sum())}, comparison, figures, ratio_among=PEERS)
 
 
-def _ways(tokens: Array, lengths: Array, modules: Mapping[str, ModuleType]) -> dict[str, Callable[[], Any]]:
+def _ways(tokens: Array, lengths: Array, modules: Mapping[str, ModuleType]) -> dict[str, Callable[[int], Any]]:
     from llmrec_fast.kernels import cpu
 
     texts, width, d = tokens.shape
     table, starts = tokens.reshape(-1, d), np.arange(texts) * width
     mask = (np.arange(width) < lengths[:, None]).astype(np.int64)  # as tokenizers hand it out
-    ways: dict[str, Callable[[], Any]] = {
-        "llmrec_fast": lambda: cpu.pool(table, starts, lengths, mode="mean", normalize=True),
-        EXPRESSION: lambda: _numpy_expression(tokens, mask),
+    ways: dict[str, Callable[[int], Any]] = {
+        "llmrec_fast": lambda _: cpu.pool(table, starts, lengths, mode="mean", normalize=True),
+        EXPRESSION: lambda _: _numpy_expression(tokens, mask),
     }
     if (fastembed := modules.get("fastembed.common.utils")) is not None:
-        ways["fastembed"] = lambda: fastembed.normalize(fastembed.mean_pooling(tokens, mask))
+        ways["fastembed"] = lambda _: fastembed.normalize(fastembed.mean_pooling(tokens, mask))
     if (torch := modules.get("torch")) is not None:
         tensor, mask_tensor = torch.from_numpy(tokens), torch.from_numpy(mask)
-        ways["torch"] = lambda: _torch_expression(torch, tensor, mask_tensor)
+        ways["torch"] = lambda _: _torch_expression(torch, tensor, mask_tensor)
     return ways
 
 
 def _oracle(tokens: Array, lengths: Array) -> Array:
     means = np.stack([rows[:length].mean(0, dtype=np.float64) for rows, length in zip(tokens, lengths, strict=True)])
-    return means / np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
 
 
 def _numpy_expression(tokens: Array, mask: Array) -> Array:
     """Masked mean and normalisation as fastembed (to 0.7), Chroma, txtai and many ONNX examples write them, in float32."""
     weights = mask[..., None].astype(np.float32)
     means = (tokens * weights).sum(axis=1) / np.clip(weights.sum(axis=1), 1e-9, None)
-    return means / np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
 
 
 def _torch_expression(torch: ModuleType, tokens: Any, mask: Any) -> Any:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,4 +128,5 @@ def first() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"build": build, "search": search, "first": first}[sys.argv[1]](*sys.argv[2:])))
+    jobs: dict[str, Callable[..., dict[str, Any]]] = {"build": build, "search": search, "first": first}
+    print(json.dumps(jobs[sys.argv[1]](*sys.argv[2:])))

@@ -78,7 +78,7 @@ def cast_dimension(base: Float32Array, dimension: int) -> Float32Array:
         axes = np.linalg.eigh(np.cov(centred[:60_000].T))[1][:, ::-1][:, :dimension].astype(np.float32)
         return np.asarray(base @ axes)
     weights = np.random.default_rng(1).standard_normal((own, dimension), dtype=np.float32)
-    return np.tanh(base @ weights)
+    return np.asarray(np.tanh(base @ weights))
 
 
 def load_real(path: Path | None) -> tuple[Float32Array, str]:

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from benchmarks.machine import available_memory_bytes
 
 Float32Array = npt.NDArray[np.float32]
-IdArray = npt.NDArray[np.integer[Any]]
-Search = Callable[[Float32Array, int], IdArray]
+Search = Callable[[Float32Array, int], Any]  # ids (q, k), as an array of any integer dtype
 OURS = "llmrec_fast"
 EXACT_PEERS = ("faiss", "torch", "numpy", "usearch", "svs", "scikit-learn")
 APPROXIMATE = "hnswlib"
@@ -91,7 +90,7 @@ def _faiss(faiss: Any, rows: Float32Array, threads: int) -> Search:
 def _torch(torch: Any, rows: Float32Array, threads: int) -> Search:
     tensor = torch.from_numpy(rows)
 
-    def search(queries: Float32Array, k: int) -> IdArray:
+    def search(queries: Float32Array, k: int) -> Any:
         with torch.inference_mode():
             if len(queries) == 1:  # matrix times vector is the faster routine
                 return torch.topk(tensor @ torch.from_numpy(queries[0]), k)[1].numpy()[None]
@@ -102,11 +101,11 @@ def _torch(torch: Any, rows: Float32Array, threads: int) -> Search:
 
 
 def _numpy(numpy: Any, rows: Float32Array, threads: int) -> Search:
-    def best(scores: Float32Array, k: int) -> IdArray:
+    def best(scores: Float32Array, k: int) -> Any:
         top = numpy.argpartition(scores, len(scores) - k)[-k:]
         return top[numpy.argsort(-scores[top])]
 
-    def search(queries: Float32Array, k: int) -> IdArray:
+    def search(queries: Float32Array, k: int) -> Any:
         if len(queries) == 1:
             return best(rows @ queries[0], k)[None]
         return numpy.stack([best(scores, k) for block in _blocks(queries, len(rows)) for scores in block @ rows.T])
@@ -115,7 +114,7 @@ def _numpy(numpy: Any, rows: Float32Array, threads: int) -> Search:
 
 
 def _usearch(usearch: Any, rows: Float32Array, threads: int) -> Search:
-    def search(queries: Float32Array, k: int) -> IdArray:
+    def search(queries: Float32Array, k: int) -> Any:
         found = usearch.search(rows, queries, k, usearch.MetricKind.IP, exact=True, threads=threads)
         return np.asarray(found.keys).astype(np.int64).reshape(len(queries), -1)
 

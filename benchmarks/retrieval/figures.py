@@ -92,7 +92,7 @@ def _panels(cells: list[Cell], along: str, fixed: tuple[str, ...], *, latency: b
             one_pass.append((x, milliseconds if latency else 1e3 * queries / milliseconds))
         panels.append(
             Panel(
-                ", ".join(f"{name} {value}" for name, value in zip(fixed, values, strict=True)),
+                ", ".join(_words(name, value) for name, value in zip(fixed, values, strict=True)),
                 {"Q": "queries a call", "N": "rows", "d": "dimensions"}[along],
                 "milliseconds a call" if latency else "queries a second",
                 lines,
@@ -100,3 +100,7 @@ def _panels(cells: list[Cell], along: str, fixed: tuple[str, ...], *, latency: b
             )
         )
     return panels
+
+
+def _words(name: str, value: object) -> str:
+    return str(value) if name == "data" else f"{name} = {value:,}"
