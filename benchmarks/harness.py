@@ -62,6 +62,8 @@ class Effort:
         return max(self.minimum, min(self.maximum, int(self.seconds / max(expected_seconds, 1e-9))))
 
     def cold_repetitions(self, hot_repetitions: int, expected_seconds: float) -> int:
+        if expected_seconds > LONG_CALL_SECONDS:
+            return 1  # it flushes the caches itself: cold is hot
         affordable = int(self.seconds / (expected_seconds + SETTLING_SECONDS))
         return min(hot_repetitions, max(self.minimum, min(COLD_MAXIMUM, affordable)))
 

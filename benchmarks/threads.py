@@ -60,9 +60,12 @@ class Neutral:
         self._fastest = float("inf")
 
     def stream(self) -> float:
-        """Read the whole array once with all threads; returns the seconds it took."""
+        """Read the whole array once with all threads; returns the seconds it took.
+
+        Of NumPy's reductions the maximum reads fastest: it waits for nothing but memory.
+        """
         start = time.perf_counter()
-        for done in [self._pool.submit(np.sum, piece) for piece in self._pieces]:
+        for done in [self._pool.submit(np.max, piece) for piece in self._pieces]:
             done.result()
         return time.perf_counter() - start
 
