@@ -2,5 +2,6 @@
 
 from llmrec_fast.encoding.encoder import Encoder
 from llmrec_fast.encoding.text_encoder import EncoderLike, TextEncoder, as_text_encoder
+from llmrec_fast.encoding.word_vectors import WordVectors
 
-__all__ = ["Encoder", "EncoderLike", "TextEncoder", "as_text_encoder"]
+__all__ = ["Encoder", "EncoderLike", "TextEncoder", "WordVectors", "as_text_encoder"]

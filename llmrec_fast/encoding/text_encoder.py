@@ -14,7 +14,7 @@ from llmrec_fast.errors import InvalidInput
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """What `Encoder` and `as_text_encoder` give: texts to one vector each."""
+    """What `Encoder`, `WordVectors` and `as_text_encoder` give: texts to one vector each."""
 
     def encode(self, texts: Sequence[str]) -> Float32Array:
         """(n, d) float32, a row a text, in their order."""
@@ -47,8 +47,9 @@ def as_text_encoder(encoder: EncoderLike) -> TextEncoder:
     InvalidInput : none of these.
     """
     from llmrec_fast.encoding.encoder import Encoder
+    from llmrec_fast.encoding.word_vectors import WordVectors
 
-    if isinstance(encoder, Encoder | _CheckedEncoder):
+    if isinstance(encoder, Encoder | WordVectors | _CheckedEncoder):
         return encoder
     if isinstance(encoder, str | Path):
         return Encoder(encoder)
