@@ -36,3 +36,7 @@ class CorruptFile(LLMRecError, OSError):
 
 class FetchFailed(LLMRecError, OSError):
     """A model or data set could not be fetched from any source; the message says what was tried and what to run."""
+
+
+class NotFitted(LLMRecError, RuntimeError):
+    """An answer was asked of something that has not learned yet: call `fit` first."""

@@ -90,6 +90,11 @@ class IdTable:
         return f"; {other!r} ({type(other).__name__}) is known" if other in self._positions else ""
 
 
+def json_id(identifier: Hashable) -> str | int:
+    """An id as JSON shows it: strings and integers as they are, others by their text."""
+    return identifier if isinstance(identifier, str | int) else str(identifier)
+
+
 def _plain(identifier: Any) -> Any:
     """NumPy scalars as the Python values that they equal; unhashable ids raise `InvalidInput`."""
     plain = identifier.item() if isinstance(identifier, np.generic) else identifier

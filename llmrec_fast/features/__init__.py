@@ -7,7 +7,7 @@ prior, and fusion with its weights. Text embeddings come from `encoding`; nothin
 from llmrec_fast.features.collaborative import CollaborativeVectors, fit_als, fit_ease, fit_svd
 from llmrec_fast.features.fusion import Fusion
 from llmrec_fast.features.interactions import Histories, Interactions, read_interactions
-from llmrec_fast.features.items import Items, read_items
+from llmrec_fast.features.items import Items, read_items, read_texts
 from llmrec_fast.features.popularity import popularity_prior
 from llmrec_fast.features.report import CleaningReport, Finding
 from llmrec_fast.features.text import ENGLISH_STOP_WORDS, clean_text, deduplicate, tokens
@@ -39,6 +39,7 @@ __all__ = [
     "popularity_prior",
     "read_interactions",
     "read_items",
+    "read_texts",
     "tokens",
     "tune",
     "user_vectors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from llmrec_fast.ids import IdTable
 
 TEXT_NAMES = ("text", "description", "title", "name")
 TITLE_NAMES = ("title", "name", "movie_title")
+_EMPTY_BRACKETS = re.compile(r"\s*(?:\(\s*\)|\[\s*\])")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ def read_items(
     return Items(ids, texts, shown, columns, sieve.report())
 
 
+def read_texts(source: Source, text: str | Sequence[str] | None = None) -> list[str]:
+    """The texts of a table, one a row, with nothing dropped; `source` and `text` are as in `read_items`."""
+    table = read_table(source, "texts")
+    return list(_texts(_template(table, text), table.columns, len(table)))
+
+
 def _template(table: Table, text: str | Sequence[str] | None) -> str:
     """`text` in the form of a template whose columns exist."""
     if text is None:
@@ -136,8 +144,8 @@ def _texts(template: str, columns: Mapping[str, Column], rows: int) -> tuple[str
     for row in range(rows):
         cells = {name: _cell(columns[name][row]) for name in used}
         filled = "".join(literal + (cells[name] if name is not None else "") for literal, name, _, _ in parts)
-        # a template without anything filled in says nothing of the item
-        result.append(clean_text(filled) if any(cells.values()) else "")
+        # a template without anything filled in says nothing of the item, nor do brackets around nothing
+        result.append(clean_text(_EMPTY_BRACKETS.sub("", filled)) if any(cells.values()) else "")
     return tuple(result)
 
 

@@ -1,0 +1,132 @@
+"""Offline evaluation of a recommender beside its parts, on a split by time: what `demo` and `llmrec-fast evaluate` run.
+
+Each user's first interactions train and the later liked ones are to be predicted; everything in a user's training part is
+left out of the ranking of the whole catalogue. Users without a liked item on both sides drop out. Weights are chosen
+inside the training part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmrec_fast.arrays import Int64Array
+from llmrec_fast.encoding import TextEncoder
+from llmrec_fast.errors import InvalidInput
+from llmrec_fast.evaluation import Split, evaluate, group_items, split_by_time
+from llmrec_fast.features import Interactions, Items, fit_ease, user_vectors
+from llmrec_fast.recommender import Recommender
+from llmrec_fast.retrieval import Index
+from llmrec_fast.tables import format_table
+from llmrec_fast.timing import timed
+
+DEFAULT_METRICS = ("ndcg@10", "recall@20", "hit_rate@10", "coverage@20", "novelty@20")
+
+
+@dataclass(frozen=True)
+class OfflineResult:
+    """What was measured.
+
+    Attributes
+    ----------
+    rows : method ("popularity", "text", "collaborative", "fused") -> metric -> mean over users.
+    seconds : stage -> time.
+    recommender : the fused one, fitted on the training part.
+    train : the training interactions.
+    users : ids of the users that were measured.
+    positives : number of liked interactions to predict.
+    """
+
+    rows: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    recommender: Recommender
+    train: Interactions
+    users: list[Hashable]
+    positives: int
+
+
+def evaluate_offline(
+    items: Items,
+    interactions: Interactions,
+    encoder: TextEncoder,
+    *,
+    liked_from: float | None = None,
+    split: Split | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+) -> OfflineResult:
+    """Measure popularity, text, collaborative and fused recommendations.
+
+    Parameters
+    ----------
+    items, interactions : the data; item codes of `interactions` are positions in `items`.
+    encoder : makes the text vectors.
+    liked_from : from which value on an item counts as liked; None: all do.
+    split : training and test part; by default each user's first 80% train (equal times in catalogue order).
+    metrics : as `llmrec_fast.evaluate` takes them.
+
+    Raises
+    ------
+    InvalidInput : no times to split by, or nobody with liked items on both sides.
+    """
+    seconds: dict[str, float] = {}
+    if split is None:
+        if interactions.timestamps is None:
+            raise InvalidInput("the interactions have no times: a split by time needs them")
+        split = split_by_time(interactions.users, interactions.items, interactions.timestamps)
+    train, test = interactions.select(split.train), _likes(interactions.select(split.test), liked_from)
+    likes = _likes(train, liked_from)
+    codes = np.intersect1d(likes.users, test.users)
+    if not len(codes):
+        raise InvalidInput("no user has liked items in both the training and the test part")
+    rows = np.full(len(interactions.user_ids), -1)
+    rows[codes] = np.arange(len(codes))
+    kept = rows[test.users] >= 0
+    relevant = group_items(rows[test.users[kept]], test.items[kept], len(codes))
+    users = [interactions.user_ids[int(code)] for code in codes]
+    k = min(_largest_cut(metrics), len(items))
+
+    with timed(seconds, "encode"):
+        text = encoder.encode(items.texts)
+    with timed(seconds, "fit"):
+        recommender = Recommender(encoder, liked_from=liked_from).fit(items, train, vectors={"text": text})
+    answers: dict[str, Int64Array] = {}
+    with timed(seconds, "recommend"):
+        for name in ("popularity", "text"):
+            single = Recommender(None, weights={name: 1.0}, decay=None, liked_from=liked_from, others=0.0, rank=None)
+            answers[name] = single.fit(items, train, vectors={"text": text}).recommend(users, k).positions
+        answers["collaborative"] = _collaborative(likes, train, codes, k)
+        answers["fused"] = recommender.recommend(users, k).positions
+    with timed(seconds, "evaluate"):
+        figures = {
+            name: evaluate(positions, relevant, metrics, n_items=len(items), item_counts=likes.item_counts())
+            for name, positions in answers.items()
+        }
+    return OfflineResult(figures, seconds, recommender, train, users, len(relevant[1]))
+
+
+def format_rows(rows: dict[str, dict[str, float]]) -> str:
+    """A table with a row a method and a column a metric."""
+    names = list(next(iter(rows.values())))
+    return format_table(["row", *names], [[method, *figures.values()] for method, figures in rows.items()])
+
+
+def _largest_cut(metrics: Sequence[str]) -> int:
+    """The longest list that a metric looks at; malformed names are left to `evaluate`, which says what is wrong."""
+    cuts = [cut for _, _, cut in (name.rpartition("@") for name in metrics)]
+    return max([int(cut) for cut in cuts if cut.isdecimal() and int(cut) > 0], default=1)
+
+
+def _likes(interactions: Interactions, liked_from: float | None) -> Interactions:
+    return interactions if liked_from is None else interactions.at_least(liked_from)
+
+
+def _collaborative(likes: Interactions, train: Interactions, codes: Int64Array, k: int) -> Int64Array:
+    """EASE alone, on what users liked, by its own score: a dot product, in which the lengths of vectors speak too."""
+    vectors = fit_ease(likes.with_values(None).to_csr())
+    histories, seen = likes.by_user(), train.by_user()
+    queries = user_vectors(vectors.history_vectors, histories.indptr, histories.items, mode="sum")[codes]
+    index = Index.build(vectors.item_vectors, metric="dot")
+    exclude = [seen.items[seen.indptr[code] : seen.indptr[code + 1]] for code in codes]
+    return index.search(queries, k, exclude=exclude).ids

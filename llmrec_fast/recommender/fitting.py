@@ -1,0 +1,177 @@
+"""Learn everything that answers need from a catalogue and what people did with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array, as_matrix
+from llmrec_fast.encoding import TextEncoder
+from llmrec_fast.errors import InvalidInput
+from llmrec_fast.features import (
+    Centring,
+    HistoryWeighting,
+    Interactions,
+    Items,
+    fit_ease,
+    like_strengths,
+    popularity_prior,
+)
+from llmrec_fast.ids import IdTable
+from llmrec_fast.recommender.fitted import FitReport, Fitted
+from llmrec_fast.recommender.space import PRIOR, FusedSpace, WeightedHistories
+from llmrec_fast.recommender.validation import DECAYS, Learn, choose_weights
+from llmrec_fast.retrieval import Index
+from llmrec_fast.timing import timed
+
+TEXT, COLLABORATIVE = "text", "collaborative"
+DEFAULT_DECAY = 20.0
+# for catalogues without enough behaviour to choose on: collaborative vectors lead, the rest refines
+_DEFAULT_WEIGHTS = {COLLABORATIVE: 1.0, PRIOR: 0.3}
+_DEFAULT_FEATURE_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a recommender learns; see `Recommender`."""
+
+    weights: Mapping[str, float] | None = None
+    decay: float | Literal["auto"] | None = "auto"
+    liked_from: float | None = None
+    others: float = 0.25
+    rank: int | None = 256
+    regularization: float = 500.0
+    threads: int | None = None
+
+
+def fit(
+    settings: Settings,
+    items: Items,
+    interactions: Interactions | None,
+    vectors: Mapping[str, ArrayLike],
+    encoder: Callable[[], TextEncoder] | None,
+) -> tuple[Fitted, FitReport]:
+    """Learn; `vectors` are ready features (items, d), `encoder` makes the text feature where they hold none."""
+    seconds: dict[str, float] = {}
+    if not len(items):
+        raise InvalidInput("the catalogue is empty: there is nothing to recommend")
+    given = {name: _check_vectors(name, values, len(items)) for name, values in vectors.items()}
+    if TEXT not in given and encoder is not None:
+        with timed(seconds, "encode"):
+            given[TEXT] = as_matrix(encoder().encode(items.texts), "the vectors of the texts")
+    centrings = {name: Centring.fit(values) for name, values in given.items()}
+    centred = {name: centrings[name].apply(values, threads=settings.threads) for name, values in given.items()}
+    if interactions is None:
+        interactions = _no_interactions(items.ids)
+    interactions = align_items(interactions, items.ids)
+    strengths, liked = _strengths(settings, interactions)
+    weighed = interactions.with_values(strengths)
+    collaborates = bool(len(weighed)) and settings.rank is not None
+
+    def learn(part: BoolArray) -> tuple[dict[str, Float32Array], Float32Array]:
+        features = dict(centred)
+        if collaborates:
+            matrix = weighed.select(part).to_csr()
+            # EASE's two sides differ in length only, so one of them serves as both where cosines are taken
+            features[COLLABORATIVE] = fit_ease(
+                matrix, settings.rank, regularization=settings.regularization
+            ).history_vectors
+        return features, popularity_prior(np.bincount(weighed.items[part & liked], minlength=len(items)))
+
+    with timed(seconds, "choose weights"):
+        weights, decay, source, quality, note = _choose(settings, weighed, liked, learn, collaborates, list(centred))
+    with timed(seconds, "learn"):
+        features, prior = learn(np.ones(len(weighed), bool))
+        space = FusedSpace(features, prior)
+        space.check_weights(weights)
+    with timed(seconds, "index"):
+        index = Index(space.dimension, "dot", threads=settings.threads)
+        index.add(space.rows(), np.arange(len(items)))
+    histories = weigh_histories(weighed, decay)
+    fitted = Fitted(items.ids, interactions.user_ids, items.titles, space, centrings, weights, decay, histories, index)
+    report = FitReport(items.report, interactions.report, dict(weights), decay, source, quality, note, seconds)
+    return fitted, report
+
+
+def weigh_histories(interactions: Interactions, decay: float | None) -> WeightedHistories:
+    """Every user's items, oldest first, each weighing its strength times the decay of its age."""
+    histories = interactions.by_user()
+    weights = HistoryWeighting(decay, use_values=True).weights(histories.indptr, histories.values)
+    return WeightedHistories(histories.indptr, histories.items, weights)
+
+
+def align_items(interactions: Interactions, item_ids: IdTable) -> Interactions:
+    """`interactions` with item codes that are positions in `item_ids`; an item that is not there raises `UnknownId`."""
+    if interactions.item_ids is item_ids:
+        return interactions
+    used = np.unique(interactions.items)
+    positions = np.full(len(interactions.item_ids), -1, np.int64)
+    positions[used] = item_ids.positions(interactions.item_ids[int(code)] for code in used)
+    return Interactions(
+        interactions.users,
+        positions[interactions.items],
+        interactions.values,
+        interactions.timestamps,
+        interactions.user_ids,
+        item_ids,
+        interactions.report,
+    )
+
+
+def _no_interactions(item_ids: IdTable) -> Interactions:
+    none: Int64Array = np.zeros(0, np.int64)
+    return Interactions(none, none, None, None, IdTable(kind="user"), item_ids)
+
+
+def _check_vectors(name: str, values: ArrayLike, count: int) -> Float32Array:
+    if name in (COLLABORATIVE, PRIOR):
+        raise InvalidInput(f"{name!r} is learned from the interactions; give these vectors another name")
+    matrix = as_matrix(values, f"vectors[{name!r}]")
+    if len(matrix) != count:
+        raise InvalidInput(f"vectors[{name!r}] has {len(matrix)} rows; expected {count}, one an item")
+    return matrix
+
+
+def _strengths(settings: Settings, interactions: Interactions) -> tuple[Float32Array, BoolArray]:
+    """How much each interaction counts, and which are likes."""
+    values = interactions.values
+    if settings.liked_from is not None:
+        if values is None:
+            raise InvalidInput("liked_from needs interactions with values")
+        strengths = like_strengths(values, liked_from=settings.liked_from, others=settings.others)
+        return strengths, values >= settings.liked_from
+    strengths = np.ones(len(interactions), np.float32) if values is None else values
+    if len(strengths) and strengths.min() < 0:
+        row = int(np.argmin(strengths))
+        raise InvalidInput(
+            f"interaction {row} has the value {strengths[row]:g}; values weigh histories and must not be negative "
+            "(for ratings, say with liked_from= from which one on an item was liked)"
+        )
+    return strengths, strengths > 0
+
+
+def _choose(
+    settings: Settings,
+    interactions: Interactions,
+    liked: BoolArray,
+    learn: Learn,
+    collaborates: bool,
+    features: list[str],
+) -> tuple[Mapping[str, float], float | None, str, float | None, str]:
+    """Weights, decay, where they come from, the quality on the validation part, and a note."""
+    decay = DEFAULT_DECAY if settings.decay == "auto" else settings.decay
+    if settings.weights is not None:
+        return settings.weights, decay, "given", None, ""
+    note = "there are no interactions"
+    if collaborates:
+        decays = DECAYS if settings.decay == "auto" else (decay,)
+        tuned = choose_weights(interactions, liked, learn, COLLABORATIVE, decays)
+        if not isinstance(tuned, str):
+            return tuned.weights, tuned.choice, "validation", tuned.quality, ""
+        note = tuned
+    weights = dict(_DEFAULT_WEIGHTS) if collaborates else {}
+    weights |= dict.fromkeys(features, _DEFAULT_FEATURE_WEIGHT if collaborates else 1.0)
+    return weights, decay, "default", None, note

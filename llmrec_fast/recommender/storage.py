@@ -1,0 +1,75 @@
+"""Save and load a fitted recommender: one folder, replaced atomically and checksummed.
+
+The index is not stored: it is built anew from the same rows, which gives the same answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmrec_fast.errors import CorruptFile
+from llmrec_fast.features import Centring
+from llmrec_fast.ids import IdTable
+from llmrec_fast.recommender.fitted import Fitted
+from llmrec_fast.recommender.fitting import Settings
+from llmrec_fast.recommender.space import FusedSpace, WeightedHistories
+from llmrec_fast.retrieval import Index
+from llmrec_fast.retrieval.store import read_folder, write_folder
+
+_KIND = "recommender"
+
+
+def save(path: Path, state: Fitted, settings: Settings, encoder: str | None) -> None:
+    """Write everything to `path`; `encoder` is the name or folder of the model, None for one that cannot be named."""
+    features = list(state.space.features)
+    header = {
+        "kind": _KIND,
+        "settings": asdict(settings) | {"weights": None if settings.weights is None else dict(settings.weights)},
+        "encoder": encoder,
+        "items": state.item_ids.to_json(),
+        "users": state.user_ids.to_json(),
+        "titles": list(state.titles),
+        "features": features,
+        "centred": list(state.centrings),
+        "weights": dict(state.weights),
+        "decay": state.decay,
+    }
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "prior": state.space.prior,
+        "history_indptr": state.histories.indptr,
+        "history_items": state.histories.items,
+        "history_weights": state.histories.weights,
+    }
+    # features are numbered: their names are the caller's and may not do as file names
+    arrays |= {f"feature_{place}": state.space.features[name] for place, name in enumerate(features)}
+    arrays |= {f"mean_{place}": centring.mean for place, centring in enumerate(state.centrings.values())}
+    write_folder(path, header, arrays)
+
+
+def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None]:
+    """What `save` wrote; raises `CorruptFile`."""
+    header, arrays = read_folder(path)
+    if header.get("kind") != _KIND:
+        raise CorruptFile(f"{path} holds an index, not a recommender: read it with Index.load")
+    space = FusedSpace(
+        {name: arrays[f"feature_{place}"] for place, name in enumerate(header["features"])}, arrays["prior"]
+    )
+    item_ids = IdTable.from_json(header["items"], kind="item")
+    index = Index(space.dimension, "dot", threads=threads)
+    index.add(space.rows(), np.arange(len(item_ids)))
+    state = Fitted(
+        item_ids,
+        IdTable.from_json(header["users"], kind="user"),
+        tuple(header["titles"]),
+        space,
+        {name: Centring(arrays[f"mean_{place}"]) for place, name in enumerate(header["centred"])},
+        header["weights"],
+        header["decay"],
+        WeightedHistories(arrays["history_indptr"], arrays["history_items"], arrays["history_weights"]),
+        index,
+    )
+    return state, replace(Settings(**header["settings"]), threads=threads), header["encoder"]

@@ -1,0 +1,110 @@
+"""Choose the weights of the features and the decay of histories on held-out interactions of the training data.
+
+The last fifth of each user's interactions is held out; collaborative vectors and the prior are learned from the rest only,
+as they will be learned from everything afterwards. Test data never comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array
+from llmrec_fast.evaluation import evaluate, group_items, split_by_time
+from llmrec_fast.features import HistoryWeighting, Interactions, Tuned, tune, user_vectors
+from llmrec_fast.kernels.cpu import fuse
+from llmrec_fast.recommender.space import PRIOR
+
+TRAINING_SHARE = 0.8
+DECAYS: tuple[float | None, ...] = (None, 50.0, 20.0, 10.0)
+# Score matrices (users, items) of all features are held at once; users are sampled to keep them within this many numbers.
+_MATRIX_NUMBERS = 2**26
+_MOST_USERS = 5000
+_METRICS = ("ndcg@10", "recall@20")
+_SHOWN = 20
+
+Learn: TypeAlias = Callable[[BoolArray], tuple[dict[str, Float32Array], Float32Array]]
+
+
+def choose_weights(
+    interactions: Interactions, liked: BoolArray, learn: Learn, anchor: str, decays: Sequence[float | None] = DECAYS
+) -> Tuned[float | None] | str:
+    """The best decay and weights, or the reason in words why there is nothing to choose on.
+
+    Parameters
+    ----------
+    interactions : the training data, values being strengths.
+    liked : (n,) which of them count as a hit when they are held out.
+    learn : makes the features (n, d_f) and the prior (n,) from the part of the interactions that a mask selects.
+    anchor : the feature whose weight is 1.
+    decays : the decays to try.
+    """
+    if interactions.timestamps is None:
+        return "the interactions have no times to split them by"
+    train = split_by_time(interactions.users, interactions.items, interactions.timestamps, TRAINING_SHARE).train
+    part, held_out = interactions.select(train), interactions.select(~train & liked)
+    history_sizes = np.diff(part.by_user().indptr)
+    users = np.unique(held_out.users)
+    users = users[history_sizes[users] > 0]
+    if not len(users):
+        return "no user has both a history and a liked item after it"
+    features, prior = learn(train)
+    most = max(1, min(_MOST_USERS, _MATRIX_NUMBERS // (len(prior) * (len(features) + 1))))
+    users = users[np.linspace(0, len(users) - 1, min(len(users), most)).astype(np.int64)]
+    return tune(
+        {decay: _scorer(part, users, features, prior, decay) for decay in decays},
+        _Quality(part, held_out, users),
+        anchor=anchor,
+    )
+
+
+def _scorer(
+    part: Interactions,
+    users: Int64Array,
+    features: Mapping[str, Float32Array],
+    prior: Float32Array,
+    decay: float | None,
+) -> Callable[[], dict[str, Float32Array]]:
+    def scores() -> dict[str, Float32Array]:
+        histories = part.by_user()
+        weights = HistoryWeighting(decay, use_values=True).weights(histories.indptr, histories.values)
+        made = {
+            name: user_vectors(vectors, histories.indptr, histories.items, weights, mode="sum", normalize=True)[users]
+            @ fuse([vectors], [1.0]).T
+            for name, vectors in features.items()
+        }
+        return {**made, PRIOR: prior}
+
+    return scores
+
+
+class _Quality:
+    """Mean of NDCG@10 and Recall@20 of (users, items) scores, seen items left out; ties by position."""
+
+    def __init__(self, part: Interactions, held_out: Interactions, users: Int64Array) -> None:
+        rows = np.full(len(part.user_ids), -1)
+        rows[users] = np.arange(len(users))
+        wanted = rows[held_out.users] >= 0
+        self._relevant = group_items(rows[held_out.users[wanted]], held_out.items[wanted], len(users))
+        seen = rows[part.users] >= 0
+        self._seen = rows[part.users[seen]], part.items[seen]
+
+    def __call__(self, scores: Float32Array) -> float:
+        masked = scores.copy()
+        masked[self._seen] = -np.inf
+        top = _top(masked, min(_SHOWN, masked.shape[1]))
+        top[np.isneginf(np.take_along_axis(masked, top, axis=1))] = -1
+        return float(np.mean(list(evaluate(top, self._relevant, _METRICS).values())))
+
+
+def _top(scores: Float32Array, k: int) -> Int64Array:
+    """(users, k) positions of the largest scores, best first; which of equals is k-th is left open."""
+    if k < scores.shape[1]:
+        candidates = np.sort(np.argpartition(scores, scores.shape[1] - k, axis=1)[:, -k:], axis=1)
+    else:
+        candidates = np.tile(np.arange(scores.shape[1]), (len(scores), 1))
+    order = np.argsort(-np.take_along_axis(scores, candidates, axis=1), axis=1, kind="stable")
+    result: Int64Array = np.take_along_axis(candidates, order, axis=1)
+    return result

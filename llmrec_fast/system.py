@@ -1,0 +1,62 @@
+"""What this machine and installation offer: for `llmrec-fast info`, bug reports and benchmark records."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from llmrec_fast.fetch import cache_folder
+from llmrec_fast.kernels.threads import available_cores, get_threads
+
+_PACKAGES = ("numpy", "numba", "scipy", "onnx", "onnxruntime", "onnxruntime-gpu", "tokenizers", "safetensors")
+
+
+def describe_system() -> dict[str, Any]:
+    """Versions, processor, threads, devices and the cache, as a JSON-able dictionary. Touches no network."""
+    return {
+        "llmrec_fast": importlib.metadata.version("llmrec-fast"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": available_cores(),
+        "threads": get_threads(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": _devices(),
+        "cache": {"folder": str(cache_folder()), "megabytes": round(_folder_bytes(cache_folder()) / 1e6, 1)},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> dict[str, str]:
+    """For each device whether it can be used, and if not, why and what to do."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        encoding = 'kernels only; encoding needs ONNX Runtime: pip install "llmrec-fast[cpu]"'
+    else:
+        encoding = "ready"
+    driver = shutil.which("nvidia-smi") or os.path.exists("/proc/driver/nvidia/version")
+    gpu = "an NVIDIA driver is present" if driver else "no NVIDIA driver"
+    return {"cpu": encoding, "cuda": f"not available: this version has no CUDA extension ({gpu})"}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
