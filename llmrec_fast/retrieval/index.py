@@ -1,64 +1,65 @@
-"""The index: add, remove and search item vectors, exactly."""
+"""The index: add, remove and search item vectors, exactly. What it stores is in `segments`, how it searches in `searching`."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 
-from llmrec_fast.arrays import (
-    ArrayLike,
-    BoolArray,
-    Float32Array,
-    Float64Array,
-    Int64Array,
-    as_count,
-    as_int64,
-    as_matrix,
-    as_vector,
-)
+from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, as_matrix, as_vector
 from llmrec_fast.errors import DeviceUnavailable, InvalidInput, UnknownId
-from llmrec_fast.retrieval.filters import Exclusions, read_allowed, read_exclusions
+from llmrec_fast.retrieval import persistence
+from llmrec_fast.retrieval.building import append, compact, refit
+from llmrec_fast.retrieval.filters import Exclusions
 from llmrec_fast.retrieval.ids import IdMap
-from llmrec_fast.retrieval.result import SearchResult, SearchStatistics
-from llmrec_fast.retrieval.store import read_folder, write_folder
+from llmrec_fast.retrieval.result import Metric, SearchResult
+from llmrec_fast.retrieval.searching import normalised, search
+from llmrec_fast.retrieval.segments import Snapshot
 
-Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    rows: Float32Array
-    bias: Float32Array
-    ids: Int64Array
-    live: BoolArray
-    id_map: IdMap
+_METRICS = ("cosine", "dot", "euclidean")
 
 
 class Index:
     """Exact top-k over vectors of one dimension.
 
     Scores are "higher is better": dot = q.x + bias, cosine = cos(q, x) + bias, euclidean = minus the distance.
-    Order: the float64 score of the stored float32 rows, ties by smaller position (the order in which rows were added; an
-    upserted row counts as added last).
+    The answer is ordered by the float64 score of the stored float32 rows, ties by smaller position: the order in which rows
+    were added (an upserted row counts as added last). For cosine, rows are divided by their float64 norm and rounded to
+    float32 once, when they are added, and queries likewise; zero rows stay zero and score 0.
+
+    Any number of threads may search while one thread at a time adds or removes; each search sees one consistent state.
+
+    Parameters
+    ----------
+    dim : columns of every vector, 1 to 16,384.
+    metric : "cosine", "dot" or "euclidean".
+    device : "cpu" or "auto".
+    threads : how many threads one search or write may use (default: `kernels.threads.get_threads()` at that time).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index = Index(2, "dot")
+    >>> index.add(np.array([[1, 0], [0, 1], [1, 1]]), ids=[10, 20, 30])
+    >>> index.search(np.array([[2, 1]]), k=2).ids.tolist()
+    [[30, 10]]
     """
 
     def __init__(self, dim: int, metric: Metric = "cosine", *, device: str = "cpu", threads: int | None = None) -> None:
-        if metric not in ("cosine", "dot", "euclidean"):
+        if metric not in _METRICS:
             raise InvalidInput(f"metric must be 'cosine', 'dot' or 'euclidean'; got {metric!r}")
         if device not in ("cpu", "auto"):
             raise DeviceUnavailable(f"device {device!r} is not available for retrieval; use 'cpu'")
-        self._dim = as_count(dim, "dim")
+        if as_count(dim, "dim") > 16_384:
+            raise InvalidInput(f"dim must be at most 16384; got {dim}")
+        self._dim = int(dim)
         self._metric: Metric = metric
         self._threads = None if threads is None else as_count(threads, "threads")
         self._writer = threading.Lock()
         self._next_id = 0
-        self._snapshot = _Snapshot(
-            np.zeros((0, dim), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(0, bool), IdMap()
-        )
+        self._snapshot = Snapshot((), IdMap(), None)
 
     @classmethod
     def build(
@@ -70,12 +71,36 @@ class Index:
         metric: Metric = "cosine",
         device: str = "cpu",
         threads: int | None = None,
+        path: str | Path | None = None,
     ) -> Index:
-        """An index of `vectors` (n, d); the other arguments are those of `Index` and `add`."""
+        """An index of `vectors`.
+
+        Parameters
+        ----------
+        vectors : (n, d) array. May be a `numpy.memmap` larger than memory if `path` is given; it is read piece by piece.
+        ids, bias : as in `add`.
+        path : a folder to build in. The stored rows go there and stay mapped from disk; only codes and norms are kept
+            in memory. The index is then saved there as by `save`.
+        """
         if np.ndim(vectors) != 2:
             raise InvalidInput(f"vectors must have two dimensions (rows, columns); got shape {np.shape(vectors)}")
         index = cls(np.shape(vectors)[1], metric, device=device, threads=threads)
-        index.add(vectors, ids, bias)
+        if path is None:
+            index.add(vectors, ids, bias)
+        else:
+            count = np.shape(vectors)[0]
+            new_ids = index._new_ids(ids, count)
+            biases = index._new_bias(bias, count)
+            index._snapshot = persistence.build_on_disk(
+                Path(path),
+                np.asanyarray(vectors),
+                new_ids,
+                biases,
+                metric,
+                index._next_id_after(new_ids),
+                index._threads,
+            )
+            index._next_id = index._next_id_after(new_ids)
         return index
 
     @property
@@ -91,48 +116,67 @@ class Index:
     @property
     def ids(self) -> Int64Array:
         """The ids, in position order."""
-        snapshot = self._snapshot
-        return snapshot.ids[snapshot.live]
+        return self._snapshot.ids()
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of codes and norms in use: what stays in memory when the rows are mapped from disk."""
+        return self._snapshot.code_bytes
+
+    @property
+    def advice(self) -> str | None:
+        """Why `optimize` would be worth its time now, or None."""
+        return self._snapshot.advice
 
     def __len__(self) -> int:
-        return int(self._snapshot.live.sum())
+        return self._snapshot.live_count
 
-    def __contains__(self, item_id: int) -> bool:
-        snapshot = self._snapshot
-        row = int(snapshot.id_map.find(np.array([item_id], np.int64))[0])
-        return row >= 0 and bool(snapshot.live[row])
+    def __contains__(self, item_id: object) -> bool:
+        if isinstance(item_id, bool) or not isinstance(item_id, int | np.integer):
+            return False
+        return bool(self._snapshot.find(np.array([item_id], np.int64))[0] >= 0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ids.tolist())
 
     def vectors(self, ids: ArrayLike) -> Float32Array:
-        """The stored float32 rows of `ids` (for cosine: normalised); raises `UnknownId`."""
+        """The stored float32 rows of `ids` (for cosine: normalised), (n, d); raises `UnknownId`."""
         snapshot = self._snapshot
-        return np.asarray(snapshot.rows[self._rows_of(snapshot, as_int64(ids, "ids"))])
+        return snapshot.gather(_known(snapshot, as_int64(ids, "ids")))
 
     def add(self, vectors: ArrayLike, ids: ArrayLike | None = None, bias: ArrayLike | None = None) -> None:
-        """Add rows. `ids`: int64, new and distinct; by default the integers that follow the largest id so far."""
+        """Add rows. They are searchable, exactly, when this returns.
+
+        Parameters
+        ----------
+        vectors : (n, d) finite values.
+        ids : (n,) int64, distinct and not in the index; -1 is reserved. Default: the integers after the largest id so far.
+        bias : (n,) added to the scores of dot and cosine. Default: zeros. Euclidean distance has no bias.
+
+        Raises
+        ------
+        InvalidInput : anything else; nothing was added.
+        """
         self._write(vectors, ids, bias, replace=False)
 
     def upsert(self, vectors: ArrayLike, ids: ArrayLike, bias: ArrayLike | None = None) -> None:
-        """Add rows, replacing those whose id is known, in one step."""
+        """Add rows, replacing those whose id is in the index. A search sees either all of it or none."""
         self._write(vectors, ids, bias, replace=True)
 
     def remove(self, ids: ArrayLike) -> None:
-        """Remove rows; raises `UnknownId` and removes nothing if any id is unknown."""
-        wanted = as_int64(ids, "ids")
+        """Remove rows. Raises `UnknownId` and removes nothing if an id is not in the index."""
+        wanted = np.unique(as_int64(ids, "ids"))
         with self._writer:
-            old = self._snapshot
-            live = old.live.copy()
-            live[self._rows_of(old, wanted)] = False
-            self._snapshot = _Snapshot(old.rows, old.bias, old.ids, live, old.id_map)
+            self._snapshot = self._snapshot.removed(_known(self._snapshot, wanted))
 
     def optimize(self) -> None:
-        """Reclaim removed rows and fit the index to the rows it now holds."""
+        """Fit the encoding to the rows that the index now holds, and reclaim removed ones. Searches go on meanwhile.
+
+        Takes about as long as building. Never happens by itself on the request path; `advice` says when it is worth it.
+        Rows mapped from disk are encoded anew but not rewritten.
+        """
         with self._writer:
-            old = self._snapshot
-            keep = old.live
-            ids = old.ids[keep]
-            self._snapshot = _Snapshot(
-                old.rows[keep], old.bias[keep], ids, np.ones(len(ids), bool), IdMap().added(ids, 0)
-            )
+            self._snapshot = compact(self._snapshot, self._metric == "euclidean", self._threads)
 
     def search(
         self,
@@ -147,127 +191,96 @@ class Index:
 
         Parameters
         ----------
-        queries : (q, d) array.
+        queries : (q, d) finite values.
         k : at least 1; answers beyond the number of allowed rows are padded with id -1 and score -inf.
-        exclude : ids to leave out, per query: a tuple (indptr, ids) or a list with one array a query. Unknown ids are ignored.
-        allow : the only rows to consider, for the whole call: ids, or a boolean mask over positions.
-        stats : whether to report what the search did.
+        exclude : ids to leave out, per query: a tuple (indptr, ids), or a list with one array of ids a query. Ids that are
+            not in the index are ignored.
+        allow : the only rows to consider, for the whole call: an array of ids, or a boolean mask over positions,
+        which is as long
+            as the index and in the order of `ids`. Ids that are not in the index are ignored.
+        stats : whether the result says what the search did.
+
+        Raises
+        ------
+        InvalidInput : wrong shapes, values that are not finite, k below 1.
         """
         snapshot = self._snapshot
         matrix = as_matrix(queries, "queries", dimension=self._dim)
         k = as_count(k, "k")
         if self._metric == "cosine":
-            matrix = _normalised(matrix)
-        indptr, excluded = read_exclusions(exclude, len(matrix)) if exclude is not None else (None, None)
-        live = snapshot.live
-        if allow is not None:
-            allowed = read_allowed(allow, int(live.sum()))
-            mask = np.zeros(len(live), bool)
-            if allowed.dtype == np.bool_:
-                mask[np.flatnonzero(live)[allowed]] = True
-            else:
-                found = snapshot.id_map.find(allowed.astype(np.int64))
-                mask[found[found >= 0]] = True
-            live = live & mask
-        scores = np.full((len(matrix), k), -np.inf)
-        ids = np.full((len(matrix), k), -1, np.int64)
-        for query in range(len(matrix)):
-            allowed_rows = live
-            if indptr is not None and excluded is not None:
-                found = snapshot.id_map.find(excluded[indptr[query] : indptr[query + 1]])
-                allowed_rows = live.copy()
-                allowed_rows[found[found >= 0]] = False
-            candidates = np.flatnonzero(allowed_rows)
-            exact = self._scores(snapshot, matrix[query])[candidates]
-            if len(exact) > k:
-                bar = np.partition(exact, len(exact) - k)[len(exact) - k]
-                keep = exact >= bar
-                candidates, exact = candidates[keep], exact[keep]
-            order = np.argsort(-exact, kind="stable")[:k]
-            scores[query, : len(order)] = exact[order]
-            ids[query, : len(order)] = snapshot.ids[candidates[order]]
-        statistics = None
-        if stats:
-            n = len(matrix) * int(live.sum())
-            statistics = SearchStatistics("direct", n, n, n, n, n, n * 4 * self._dim)
-        return SearchResult(scores, ids, statistics)
+            matrix = normalised(matrix)
+        return search(snapshot, matrix, k, self._metric == "euclidean", exclude, allow, stats, self._threads)
 
     def save(self, path: str | Path) -> None:
-        """Write the index to the folder `path`, atomically."""
-        snapshot = self._snapshot
-        header = {"dim": self._dim, "metric": self._metric, "next_id": self._next_id}
-        arrays: dict[str, np.ndarray] = {
-            "rows": snapshot.rows,
-            "bias": snapshot.bias,
-            "ids": snapshot.ids,
-            "live": snapshot.live,
-        }
-        write_folder(Path(path), header, arrays)
+        """Write the index to the folder `path`. If the process dies meanwhile, what was there before is still there."""
+        with self._writer:
+            snapshot, next_id = self._snapshot, self._next_id
+        persistence.save(Path(path), snapshot, self._dim, self._metric, next_id)
 
     @classmethod
     def load(
         cls, path: str | Path, *, mmap: bool = False, verify: bool | None = None, threads: int | None = None
     ) -> Index:
-        """Read what `save` wrote; raises `CorruptFile`."""
-        header, arrays = read_folder(Path(path), mapped=("rows",) if mmap else (), verify=verify)
-        index = cls(header["dim"], header["metric"], threads=threads)
-        index._next_id = header["next_id"]
-        ids = arrays["ids"]
-        index._snapshot = _Snapshot(arrays["rows"], arrays["bias"], ids, arrays["live"], IdMap().added(ids, 0))
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        mmap : leave the float32 rows on disk and map them; codes and norms are read into memory.
+        verify : compare checksums of all files (True), of none (False), or of those that are read anyway (None).
+
+        Raises
+        ------
+        CorruptFile : a file is missing, truncated or damaged; the message names it.
+        """
+        snapshot, dim, metric, next_id = persistence.load(Path(path), mmap=mmap, verify=verify)
+        index = cls(dim, metric, threads=threads)
+        index._snapshot, index._next_id = snapshot, next_id
         return index
 
     def _write(self, vectors: ArrayLike, ids: ArrayLike | None, bias: ArrayLike | None, *, replace: bool) -> None:
         rows = as_matrix(vectors, "vectors", dimension=self._dim)
-        if self._metric == "cosine":
-            rows = _normalised(rows)
-        if bias is not None and self._metric == "euclidean":
-            raise InvalidInput("bias has no meaning for metric 'euclidean'; use 'dot' or 'cosine'")
-        biases = np.zeros(len(rows), np.float32) if bias is None else as_vector(bias, "bias", length=len(rows))
+        biases = self._new_bias(bias, len(rows))
         with self._writer:
-            old = self._snapshot
-            if ids is None:
-                new_ids = np.arange(self._next_id, self._next_id + len(rows), dtype=np.int64)
-            else:
-                new_ids = as_int64(ids, "ids", length=len(rows))
-            if len(np.unique(new_ids)) != len(new_ids):
-                raise InvalidInput("ids must be distinct")
-            if (new_ids == -1).any():
-                raise InvalidInput("id -1 is reserved: it marks padding in search results")
-            live = old.live.copy()
-            found = old.id_map.find(new_ids)
-            known = found >= 0
-            known[known] = live[found[known]]
+            snapshot = self._snapshot
+            new_ids = self._new_ids(ids, len(rows))
+            positions = snapshot.find(new_ids)
+            known = positions >= 0
             if known.any():
                 if not replace:
                     raise InvalidInput(f"id {new_ids[known][0]} is already in the index; use upsert to replace it")
-                live[found[known]] = False
-            self._next_id = max(self._next_id, int(new_ids.max()) + 1) if len(new_ids) else self._next_id
-            self._snapshot = _Snapshot(
-                np.concatenate([old.rows, rows]),
-                np.concatenate([old.bias, biases]),
-                np.concatenate([old.ids, new_ids]),
-                np.concatenate([live, np.ones(len(rows), bool)]),
-                old.id_map.added(new_ids, len(old.ids)),
-            )
+                snapshot = snapshot.removed(positions[known])
+            snapshot = append(snapshot, rows, biases, new_ids, self._metric == "cosine", self._threads)
+            self._snapshot = refit(snapshot, self._metric == "euclidean", self._threads)
+            self._next_id = self._next_id_after(new_ids)
 
-    @staticmethod
-    def _rows_of(snapshot: _Snapshot, ids: Int64Array) -> Int64Array:
-        rows = snapshot.id_map.find(ids)
-        known = rows >= 0
-        known[known] = snapshot.live[rows[known]]
-        if not known.all():
-            raise UnknownId(f"id {ids[~known][0]} is not in the index")
-        return rows
-
-    def _scores(self, snapshot: _Snapshot, query: Float32Array) -> Float64Array:
-        wide = query.astype(np.float64)
+    def _new_bias(self, bias: ArrayLike | None, count: int) -> Float32Array | None:
+        if bias is None:
+            return None
         if self._metric == "euclidean":
-            difference = snapshot.rows.astype(np.float64) - wide
-            return np.asarray(-np.sqrt(np.einsum("ij,ij->i", difference, difference)))
-        return np.asarray(snapshot.rows.astype(np.float64) @ wide + snapshot.bias)
+            raise InvalidInput(
+                "bias has no meaning for metric 'euclidean': its scores are distances; use 'dot' or 'cosine'"
+            )
+        return as_vector(bias, "bias", length=count)
+
+    def _new_ids(self, ids: ArrayLike | None, count: int) -> Int64Array:
+        if ids is None:
+            return np.arange(self._next_id, self._next_id + count, dtype=np.int64)
+        new_ids = as_int64(ids, "ids", length=count)
+        if (new_ids == -1).any():
+            raise InvalidInput("id -1 is reserved: it marks padding in search results")
+        ordered = np.sort(new_ids)
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(twice):
+            raise InvalidInput(f"ids must be distinct; {twice[0]} occurs more than once")
+        return new_ids
+
+    def _next_id_after(self, ids: Int64Array) -> int:
+        return max(self._next_id, int(ids.max()) + 1) if len(ids) else self._next_id
 
 
-def _normalised(rows: Float32Array) -> Float32Array:
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    norms[norms == 0] = 1
-    return np.asarray((rows / norms[:, None]).astype(np.float32))
+def _known(snapshot: Snapshot, ids: Int64Array) -> Int64Array:
+    positions = snapshot.find(ids)
+    unknown = ids[positions < 0]
+    if len(unknown):
+        raise UnknownId(f"id {unknown[0]} is not in the index")
+    return positions

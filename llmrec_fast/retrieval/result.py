@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from llmrec_fast.arrays import Float64Array, Int64Array
+
+Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.errors import CorruptFile, InvalidInput
+from llmrec_fast.kernels.codes import aligned_zeros
 
 MANIFEST = "manifest.json"
 FORMAT = "llmrec_fast index"
@@ -29,46 +30,92 @@ _CHUNK = 1 << 24
 AnyArray = npt.NDArray[Any]
 
 
-def write_folder(path: Path, header: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> None:
-    """Write `arrays` and `header` (anything JSON holds) to the folder `path`; a crash leaves what was there before.
+class FolderWriter:
+    """Writes a new content of a folder; nothing of it is visible before `commit`.
 
     Raises
     ------
-    InvalidInput : `path` exists and is neither an empty folder nor one written by this function.
+    InvalidInput : `path` is a file, or a folder that holds anything but a saved index.
     """
-    if path.exists() and not path.is_dir():
-        raise InvalidInput(f"cannot save an index to {path}: it is a file, not a folder")
-    if path.is_dir() and not (path / MANIFEST).exists() and any(not _is_ours(entry) for entry in path.iterdir()):
-        raise InvalidInput(
-            f"cannot save an index to {path}: the folder holds other files; choose an empty or new folder"
-        )
-    path.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    files = {name: _write_array(path / f"{name}-{token}.npy", array) for name, array in arrays.items()}
-    content = {"format": FORMAT, "version": VERSION, "header": dict(header), "files": files}
-    document = json.dumps({"content": content, "sha256": _digest(content)}, indent=1)
-    temporary = path / f"{MANIFEST}-{token}.tmp"
-    with temporary.open("wb") as file:
-        file.write(document.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(path)
-    temporary.replace(path / MANIFEST)
-    _sync_folder(path)
-    named = {entry["file"] for entry in files.values()}
-    for entry in path.iterdir():
-        if entry.name not in named and _is_ours(entry):
-            entry.unlink(missing_ok=True)
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_dir():
+            raise InvalidInput(f"cannot save an index to {path}: it is a file, not a folder")
+        foreign = [entry.name for entry in path.iterdir() if not _is_ours(entry)] if path.is_dir() else []
+        if foreign and not (path / MANIFEST).exists():
+            raise InvalidInput(f"cannot save an index to {path}: it holds other files, {foreign[0]!r} among them")
+        path.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._token = secrets.token_hex(4)
+        self._files: dict[str, dict[str, Any]] = {}
+
+    def write(self, name: str, array: AnyArray) -> None:
+        """Write one array."""
+        self.stream(name, array.dtype, array.shape, [array])
+
+    def stream(self, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...], pieces: Iterable[AnyArray]) -> Path:
+        """Write one array that comes in pieces along its first axis; returns the file."""
+        path = self._path / f"{name}-{self._token}.npy"
+        checksum = hashlib.sha256()
+        written = 0
+        with path.open("wb") as file:
+            descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+            header = {"descr": descr, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+            for piece in pieces:
+                data = np.ascontiguousarray(piece, dtype).reshape(-1).view(np.uint8).data
+                for at in range(0, len(data), _CHUNK):
+                    file.write(data[at : at + _CHUNK])
+                    checksum.update(data[at : at + _CHUNK])
+                written += len(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # the .npy header is described by dtype and shape, which the manifest's own checksum covers
+        self._files[name] = {
+            "file": path.name,
+            "bytes": start + written,
+            "start": start,
+            "sha256": checksum.hexdigest(),
+            "dtype": np.dtype(dtype).str,
+            "shape": list(shape),
+        }
+        return path
+
+    def commit(self, header: Mapping[str, Any]) -> None:
+        """Make what was written, and `header` (anything JSON holds), the content of the folder."""
+        content = {"format": FORMAT, "version": VERSION, "header": dict(header), "files": self._files}
+        document = json.dumps({"content": content, "sha256": _digest(content)}, indent=1)
+        temporary = self._path / f"{MANIFEST}-{self._token}.tmp"
+        with temporary.open("wb") as file:
+            file.write(document.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(self._path)
+        temporary.replace(self._path / MANIFEST)
+        _sync_folder(self._path)
+        named = {entry["file"] for entry in self._files.values()}
+        for entry in self._path.iterdir():
+            if entry.name not in named and _is_ours(entry):
+                entry.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, header: Mapping[str, Any], arrays: Mapping[str, AnyArray]) -> None:
+    """Make `arrays` and `header` the content of a folder; a crash leaves what was there before."""
+    writer = FolderWriter(path)
+    for name, array in arrays.items():
+        writer.write(name, array)
+    writer.commit(header)
 
 
 def read_folder(
     path: Path, *, mapped: Collection[str] = (), verify: bool | None = None
 ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
-    """The header and arrays of a folder that `write_folder` wrote.
+    """The header and arrays of a folder that a `FolderWriter` committed.
 
     Parameters
     ----------
-    mapped : names of arrays to map from disk, read-only, instead of reading them.
+    mapped : names of arrays to map from disk instead of reading them. Writing to them never reaches the disk.
     verify : whether to compare checksums: True all files, False none (sizes only), None those that are read anyway.
 
     Raises
@@ -84,9 +131,23 @@ def read_folder(
     return content["header"], arrays
 
 
+def map_array(path: Path, start: int, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> AnyArray:
+    """An array mapped from a file. Copy-on-write, so that compiled code sees an ordinary, writable array."""
+    return np.memmap(path, dtype=dtype, mode="c", offset=start, shape=shape)
+
+
+def header_bytes(path: Path) -> int:
+    """Where the data of a .npy file begin."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
+
+
 def _is_ours(entry: Path) -> bool:
     stem, _, token = entry.name.rpartition("-")
-    return bool(stem) and token.partition(".")[2] in ("npy", "tmp") and len(token.partition(".")[0]) == 8
+    name, _, suffix = token.partition(".")
+    return entry.name == MANIFEST or (bool(stem) and suffix in ("npy", "tmp") and len(name) == 8)
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -99,29 +160,6 @@ def _sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _write_array(path: Path, array: AnyArray) -> dict[str, Any]:
-    checksum = hashlib.sha256()
-    array = np.ascontiguousarray(array)
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        start = file.tell()
-        data = array.reshape(-1).view(np.uint8).data
-        for at in range(0, len(data), _CHUNK):
-            file.write(data[at : at + _CHUNK])
-            checksum.update(data[at : at + _CHUNK])
-        file.flush()
-        os.fsync(file.fileno())
-    # the .npy header is described by dtype and shape, which the manifest's own checksum covers
-    return {
-        "file": path.name,
-        "bytes": start + array.nbytes,
-        "start": start,
-        "sha256": checksum.hexdigest(),
-        "dtype": array.dtype.str,
-        "shape": list(array.shape),
-    }
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -158,13 +196,14 @@ def _read_array(path: Path, entry: Mapping[str, Any], is_mapped: bool, check: bo
         if is_mapped and size > start:
             if check:
                 _check_data(file, path, entry)
-            return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape)
-        data = aligned_empty((size - start,), np.uint8)
+            return map_array(path, start, dtype, shape)
+        data = aligned_zeros(size - start, np.uint8)
         if file.readinto(data.data) != len(data):
             raise CorruptFile(f"{path} ended early")
     if check and hashlib.sha256(data.data).hexdigest() != entry["sha256"]:
         raise CorruptFile(f"{path} is damaged: its checksum does not match")
-    return data.view(dtype).reshape(shape)
+    array: AnyArray = data.view(dtype).reshape(shape)
+    return array
 
 
 def _check_header(file: BinaryIO, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -183,12 +222,3 @@ def _check_data(file: BinaryIO, path: Path, entry: Mapping[str, Any]) -> None:
         checksum.update(piece)
     if checksum.hexdigest() != entry["sha256"]:
         raise CorruptFile(f"{path} is damaged: its checksum does not match")
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
-    """An uninitialised C-contiguous array that starts at a cache line (64 bytes), as the scan's loads want it."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    buffer = np.empty(size + 64, np.uint8)
-    offset = -buffer.ctypes.data % 64
-    aligned: AnyArray = buffer[offset : offset + size].view(dtype).reshape(shape)
-    return aligned

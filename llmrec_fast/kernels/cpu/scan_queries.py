@@ -1,0 +1,238 @@
+"""Turn queries into what the stages of the bounded scan multiply: rotated integer codes, weights of the bounds, thresholds.
+
+Everything is computed in float64 for a query of unit length; BOUNDS.md names the quantities. Cost of a query: d^2 operations.
+"""
+
+# Numba infers the types inside kernels; mypy cannot follow NumPy scalars through them
+# mypy: disable-error-code="assignment, arg-type, no-any-return, return-value"
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmrec_fast.arrays import Float32Array, Float64Array
+from llmrec_fast.kernels.codes import ScanPlan
+from llmrec_fast.kernels.jit import jit
+
+# Columns of `QueryCodes.numbers`
+UNIT, FIRST_ERROR, SECOND_ERROR, THIRD_ERROR, TO_BOUND, OFFSET, SLACK, SQUARE = range(8)
+NUMBERS = 8
+_MARGIN = np.float64(1 + 2.0**-20)
+
+
+@dataclass(frozen=True)
+class QueryCodes:
+    """A group of queries, padded with zeros to a multiple of the tile.
+
+    Attributes
+    ----------
+    wide : (q, d) float64, the queries themselves, for the exact scores.
+    first, second : int8 codes; third : int16 codes.
+    offsets : (2, q) int32, taken from the products of the two 4-bit stages because their row codes are unsigned.
+    first_weights (q, 5), second_weights (q, 6), third_weights (q, 3) : float32 factors of the bounds.
+    numbers : (q, 8) float64: unit of the first stage's bounds, the three stages' own rounding, and the terms that turn an exact
+        score into a threshold.
+    usable : whether the bounds can be evaluated in float32; else every row must be scored.
+    """
+
+    wide: Float64Array
+    first: Any
+    second: Any
+    third: Any
+    offsets: Any
+    first_weights: Float32Array
+    second_weights: Float32Array
+    third_weights: Float32Array
+    numbers: Float64Array
+    usable: Any
+
+
+def prepare_queries(queries: Float32Array, plan: ScanPlan, padded: int) -> QueryCodes:
+    """Codes of `queries` (q, d), padded to `padded` queries with zeros."""
+    dim = queries.shape[1]
+    codes = QueryCodes(
+        wide=np.zeros((padded, dim)),
+        first=np.zeros((padded, plan.first), np.int8),
+        second=np.zeros((padded, max(plan.second, 64)), np.int8),
+        third=np.zeros((padded, plan.third), np.int16),
+        offsets=np.zeros((2, padded), np.int32),
+        first_weights=np.zeros((padded, 5), np.float32),
+        second_weights=np.zeros((padded, 6), np.float32),
+        third_weights=np.zeros((padded, 3), np.float32),
+        numbers=np.zeros((padded, NUMBERS)),
+        usable=np.zeros(padded, np.bool_),
+    )
+    rotation = _IDENTITY if plan.rotation is None else plan.rotation
+    _prepare(
+        queries,
+        rotation,
+        plan.mean,
+        plan.euclidean,
+        plan.scale,
+        plan.bias_centre,
+        plan.bias_radius,
+        plan.first,
+        plan.second,
+        # int16 products with int8 codes of up to 16,384 columns must fit in int32
+        min(4095, (2**31 - 1) // (128 * plan.third)),
+        codes.wide,
+        codes.first,
+        codes.second,
+        codes.third,
+        codes.offsets,
+        codes.first_weights,
+        codes.second_weights,
+        codes.third_weights,
+        codes.numbers,
+        codes.usable,
+    )
+    return codes
+
+
+_IDENTITY = np.zeros((0, 0), np.float32)
+
+
+@jit()
+def _quantise(z: Float64Array, start: int, stop: int, levels: int, codes: np.ndarray) -> tuple[np.float32, int, float]:
+    """Codes of z[start:stop] with |code| <= levels; the step, the sum of the codes, the norm of what is lost."""
+    largest = 0.0
+    for c in range(start, stop):
+        largest = max(largest, abs(z[c]))
+    step = np.float32(max(largest / levels, 1e-30))
+    total, lost = 0, 0.0
+    for c in range(start, stop):
+        code = min(max(np.rint(z[c] / step), -np.float64(levels)), np.float64(levels))
+        codes[c - start] = np.int16(code)
+        total += np.int64(code)
+        lost += (z[c] - code * step) ** 2
+    return step, total, np.sqrt(lost) * _MARGIN + 1e-12
+
+
+@jit()
+def _norm(z: Float64Array, start: int, stop: int) -> float:
+    total = 0.0
+    for c in range(start, stop):
+        total += z[c] * z[c]
+    return np.sqrt(total) * _MARGIN + 1e-12
+
+
+@jit(fastmath={"reassoc", "contract", "nsz"})
+def _rotate(unit: Float64Array, rotation: Float32Array, z: Float64Array) -> None:
+    dim = len(unit)
+    for c in range(dim):
+        z[c] = 0.0
+    for i in range(0, dim - 3, 4):
+        u0, u1, u2, u3 = unit[i], unit[i + 1], unit[i + 2], unit[i + 3]
+        v0, v1, v2, v3 = rotation[i], rotation[i + 1], rotation[i + 2], rotation[i + 3]
+        for c in range(dim):
+            z[c] += (u0 * np.float64(v0[c]) + u1 * np.float64(v1[c])) + (
+                u2 * np.float64(v2[c]) + u3 * np.float64(v3[c])
+            )
+    for i in range(dim - dim % 4, dim):
+        for c in range(dim):
+            z[c] += unit[i] * np.float64(rotation[i, c])
+
+
+@jit()
+def _prepare(
+    queries: Float32Array,
+    rotation: Float32Array,
+    mean: Float32Array,
+    euclidean: bool,
+    scale: float,
+    bias_centre: float,
+    bias_radius: float,
+    first: int,
+    second: int,
+    levels: int,
+    wide: Float64Array,
+    first_codes: np.ndarray,
+    second_codes: np.ndarray,
+    third_codes: np.ndarray,
+    offsets: np.ndarray,
+    first_weights: Float32Array,
+    second_weights: Float32Array,
+    third_weights: Float32Array,
+    numbers: Float64Array,
+    usable: np.ndarray,
+) -> None:
+    count, dim = queries.shape
+    stop0 = min(first, dim)
+    stop1 = min(first + second, dim)
+    unit_query, z = np.empty(dim), np.empty(dim)
+    for j in range(count):
+        square, along_mean, own_square, mean_square = 0.0, 0.0, 0.0, 0.0
+        for c in range(dim):
+            q, m = np.float64(queries[j, c]), np.float64(mean[c])
+            wide[j, c] = q
+            u = q - m if euclidean else q
+            unit_query[c] = u
+            square += u * u
+            own_square += q * q
+            mean_square += m * m
+            along_mean += q * m
+        norm = np.sqrt(square)
+        if norm == 0.0:
+            continue
+        for c in range(dim):
+            unit_query[c] /= norm
+        if len(rotation) > 0:
+            _rotate(unit_query, rotation, z)
+        else:
+            z[:] = unit_query
+
+        # how an exact score becomes a threshold for bounds of the unit query and the scaled row
+        if euclidean:
+            to_bound = 0.5 * scale / norm
+            bias_weight = 1.0 / (scale * norm)
+            offset, slack = square * to_bound, square * to_bound
+        else:
+            to_bound = scale / norm
+            bias_weight = scale / norm if bias_radius > 0 else 0.0
+            offset = -(along_mean + bias_centre) * to_bound
+            slack = (np.sqrt(own_square * mean_square) + abs(bias_centre)) * to_bound
+        spread = bias_weight * bias_radius
+        usable[j] = (
+            spread < 1e25
+            and bias_weight < 1e25
+            and (bias_weight > 1e-30 or bias_weight == 0.0)
+            and 0 < to_bound < 1e300
+        )
+        if not usable[j]:
+            continue
+        unit = (1.5 + 1.5 * spread) / 32000
+        inverse = 1 / unit
+
+        step0, sum0, error0 = _quantise(z, 0, stop0, 127, first_codes[j])
+        step1, sum1, error1 = _quantise(z, stop0, stop1, 127, second_codes[j])
+        step2, _, error2 = _quantise(z, 0, dim, levels, third_codes[j])
+        # sum of (code - 7.5) * q = product - floor(7.5 * sum) - half, in integers
+        offsets[0, j] = -((15 * sum0) >> 1)
+        offsets[1, j] = -((15 * sum1) >> 1)
+        half0, half1 = 0.5 * ((15 * sum0) & 1), 0.5 * ((15 * sum1) & 1)
+        first_weights[j, 0] = step0 * inverse
+        first_weights[j, 1] = -half0 * step0 * inverse
+        first_weights[j, 2] = _norm(z, 0, stop0) * inverse * _MARGIN
+        first_weights[j, 3] = _norm(z, stop0, dim) * inverse * _MARGIN if stop0 < dim else 0.0
+        first_weights[j, 4] = bias_weight * inverse
+        second_weights[j, 0] = unit
+        second_weights[j, 1] = step1
+        second_weights[j, 2] = -half1 * step1
+        # the first stage's tail is taken back, a little less than was given so that its own rounding stays covered
+        second_weights[j, 3] = np.float64(first_weights[j, 3]) * unit * (1 - 2.0**-17)
+        second_weights[j, 4] = _norm(z, stop0, stop1) * _MARGIN
+        second_weights[j, 5] = _norm(z, stop1, dim) * _MARGIN
+        third_weights[j, 0] = step2
+        third_weights[j, 1] = _norm(z, 0, dim) * _MARGIN
+        third_weights[j, 2] = bias_weight
+        numbers[j, 0] = unit
+        numbers[j, 1] = error0
+        numbers[j, 2] = error1
+        numbers[j, 3] = error2
+        numbers[j, 4] = to_bound
+        numbers[j, 5] = offset
+        numbers[j, 6] = slack * (dim + 16) * 2.0**-51
+        numbers[j, 7] = square

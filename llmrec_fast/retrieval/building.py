@@ -1,0 +1,87 @@
+"""Write steps that need kernels: append rows, fit the encoding when there are enough of them, fit it again. No search here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.kernels.codes import ScanPlan, allowed_bits, empty_codes, panels_of
+from llmrec_fast.kernels.cpu.encode_rows import encode_rows
+from llmrec_fast.retrieval.fitting import SAMPLE_ROWS, fit_plan
+from llmrec_fast.retrieval.ids import IdMap
+from llmrec_fast.retrieval.searching import normalise_into
+from llmrec_fast.retrieval.segments import Fit, Segment, Snapshot, empty_segment
+
+# Below this, scoring every row takes less time than preparing a query for the scan.
+LEAST_FITTED_ROWS = 4096
+
+
+def append(
+    snapshot: Snapshot,
+    rows: Float32Array,
+    bias: Float32Array | None,
+    ids: Int64Array,
+    normalise: bool,
+    threads: int | None,
+) -> Snapshot:
+    """`snapshot` with more rows, encoded if the index has been fitted."""
+    biases = np.zeros(len(rows), np.float32) if bias is None else bias
+    return snapshot.appended(rows, biases, ids, normalise_into if normalise else _copy_into, threads)
+
+
+def refit(snapshot: Snapshot, euclidean: bool, threads: int | None) -> Snapshot:
+    """`snapshot`, fitted and encoded if it has become large enough for the first time."""
+    if snapshot.fit is not None or snapshot.live_count < LEAST_FITTED_ROWS:
+        return snapshot
+    return encoded(snapshot, euclidean, threads)
+
+
+def encoded(snapshot: Snapshot, euclidean: bool, threads: int | None) -> Snapshot:
+    """`snapshot` with a fresh plan and codes for the rows as they lie."""
+    sample, bias = _sample(snapshot)
+    plan = fit_plan(sample, bias, rows=snapshot.live_count, euclidean=euclidean)
+    segments = tuple(_encode(segment, plan, threads) for segment in snapshot.segments)
+    return Snapshot(segments, snapshot.id_map, Fit.of(plan, segments))
+
+
+def compact(snapshot: Snapshot, euclidean: bool, threads: int | None) -> Snapshot:
+    """`snapshot` without its removed rows, in one segment, freshly fitted; rows mapped from disk stay where they are."""
+    if any(isinstance(segment.rows, np.memmap) for segment in snapshot.segments):
+        return encoded(snapshot, euclidean, threads)
+    count = snapshot.live_count
+    if count == 0:
+        return Snapshot((), IdMap(), None)
+    segment = empty_segment(0, count, snapshot.segments[0].rows.shape[1], None)
+    start = 0
+    for old in snapshot.segments:
+        live = np.flatnonzero(old.live_mask())
+        stop = start + len(live)
+        np.take(old.rows, live, axis=0, out=segment.rows[start:stop])
+        segment.bias[start:stop], segment.ids[start:stop] = old.bias[live], old.ids[live]
+        start = stop
+    segment = replace(segment, count=count, live=allowed_bits(count, panels_of(count)), live_count=count)
+    compacted = Snapshot((segment,), IdMap().added(segment.ids, 0), None)
+    return refit(compacted, euclidean, threads)
+
+
+def _encode(segment: Segment, plan: ScanPlan, threads: int | None) -> Segment:
+    codes = empty_codes(plan, len(segment.rows))
+    rows, bias = segment.rows[: segment.count], segment.bias[: segment.count]
+    return replace(segment, codes=encode_rows(rows, plan, bias=bias, out=codes, threads=threads))
+
+
+def _sample(snapshot: Snapshot) -> tuple[Float32Array, Float32Array]:
+    """At most `SAMPLE_ROWS` live rows, evenly spaced, and their biases."""
+    rows, biases = [], []
+    stride = max(1, snapshot.live_count // SAMPLE_ROWS)
+    for segment in snapshot.segments:
+        chosen = np.flatnonzero(segment.live_mask())[::stride]
+        rows.append(np.asarray(segment.rows[chosen]))
+        biases.append(segment.bias[chosen])
+    return np.concatenate(rows), np.concatenate(biases)
+
+
+def _copy_into(rows: Float32Array, out: Float32Array) -> None:
+    np.copyto(out, rows)
