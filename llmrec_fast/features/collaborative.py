@@ -20,6 +20,8 @@ from llmrec_fast.errors import InvalidInput, MissingDependency
 
 # Below this side the dense eigenproblem takes seconds and is exact; above, the Lanczos method finds the leading part.
 _DENSE_SIDE = 2048
+# What is not a small share of the spectrum is dense work: 8 bytes x side^2, cubic time.
+_LARGEST_DENSE_SIDE = 16384
 # Eigenvalues below this share of the largest are rounding noise of a matrix that has no such direction.
 _NOISE = 1e-10
 
@@ -50,7 +52,7 @@ def fit_svd(matrix: Any, rank: int = 32) -> CollaborativeVectors:
 
     Raises
     ------
-    InvalidInput : a matrix without interactions, values that are not finite, a rank below 1.
+    InvalidInput : a matrix without interactions, values that are not finite, a rank below 1 or too large for the matrix.
     """
     rows = _check_matrix(matrix)
     _, directions = _spectrum(rows, rank)
@@ -80,7 +82,7 @@ def fit_ease(matrix: Any, rank: int | None = 256, *, regularization: float = 500
 
     Raises
     ------
-    InvalidInput : a matrix without interactions, values that are not finite, a rank below 1, a regularization not above 0.
+    InvalidInput : as `fit_svd`; a regularization not above 0.
     """
     rows = _check_matrix(matrix)
     if not 0 < regularization < np.inf:
@@ -131,21 +133,24 @@ def fit_als(
         raise InvalidInput(f"regularization and confidence must be positive; got {regularization!r} and {confidence!r}")
     try:
         from implicit.als import AlternatingLeastSquares
+        from threadpoolctl import threadpool_limits  # a dependency of implicit
     except ImportError as error:
         raise MissingDependency("alternating least squares needs implicit: pip install implicit") from error
     from llmrec_fast.kernels.threads import get_threads
 
-    model = AlternatingLeastSquares(
-        factors=rank,
-        regularization=regularization,
-        alpha=confidence,
-        iterations=iterations,
-        random_state=seed,
-        num_threads=get_threads() if threads is None else as_count(threads, "threads"),
-        use_gpu=False,
-        dtype=np.float64,
-    )
-    model.fit(rows, show_progress=False)
+    # implicit has threads of its own, and each of them would start those of BLAS
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=rank,
+            regularization=regularization,
+            alpha=confidence,
+            iterations=iterations,
+            random_state=seed,
+            num_threads=get_threads() if threads is None else as_count(threads, "threads"),
+            use_gpu=False,
+            dtype=np.float64,
+        )
+        model.fit(rows, show_progress=False)
     factors = np.asarray(model.item_factors, np.float64)
     solver = np.linalg.inv(factors.T @ factors + regularization * np.eye(rank))
     return CollaborativeVectors((factors @ solver).astype(np.float32), factors.astype(np.float32))
@@ -176,6 +181,8 @@ def _spectrum(matrix: Any, rank: int | None) -> tuple[Float64Array, Float64Array
     side = min(users, items)
     rank = side if rank is None else min(as_count(rank, "rank"), side)
     if side <= _DENSE_SIDE or rank > side // 4:
+        if side > _LARGEST_DENSE_SIDE:
+            raise InvalidInput(f"for a matrix of shape {matrix.shape} rank must be at most {side // 4}; got {rank}")
         small = matrix @ matrix.T if users <= items else matrix.T @ matrix
         eigenvalues, vectors = np.linalg.eigh(small.toarray())
         eigenvalues, vectors = eigenvalues[::-1][:rank], vectors[:, ::-1][:, :rank]

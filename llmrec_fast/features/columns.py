@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import BoolArray, Float64Array, Int64Array
+from llmrec_fast.arrays import BoolArray, Float64Array, Int64Array, as_int64
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features.reading import Column, Table, is_missing, missing
 from llmrec_fast.ids import IdTable
@@ -65,7 +65,7 @@ def times(table: Table, name: str) -> Int64Array:
         stamps: Int64Array = column.astype("datetime64[us]").astype(np.int64)
         return np.where(missing(column), 0, stamps).astype(np.int64)
     if column.dtype.kind in "iu":
-        return column.astype(np.int64)
+        return as_int64(column, name)
     if column.dtype.kind == "f":
         return _whole(table, name, column)
     kinds: set[str] = set()

@@ -114,8 +114,10 @@ class Interactions:
 
     @cached_property
     def _histories(self) -> Histories:
-        keys = (self.items, self.users) if self.timestamps is None else (self.items, self.timestamps, self.users)
-        order = np.argsort(self.users, kind="stable") if self.timestamps is None else np.lexsort(keys)
+        if self.timestamps is None:
+            order = np.argsort(self.users, kind="stable")
+        else:
+            order = np.lexsort((self.items, self.timestamps, self.users))
         sizes = np.bincount(self.users, minlength=len(self.user_ids))
         return Histories(
             np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
@@ -213,10 +215,10 @@ def _values(
     """The value of each row, from a column of values, of events, or both; drops the rows whose value cannot be used."""
     if event is not None and event_values is None:
         raise InvalidInput('event needs event_values, such as {"view": 1, "buy": 5}')
-    value_name = value if event_values is not None and value is None else table.find(value, VALUE_NAMES, "value")
+    # beside events, a column of values counts only if it was asked for
+    value_name = table.find(value, () if event_values is not None else VALUE_NAMES, "value")
     result = None
     if value_name is not None:
-        table.require(value_name, (), "value")
         sieve.drop(missing(table.columns[value_name]), "missing value")
         result = numbers(table, value_name)
     if event_values is not None:

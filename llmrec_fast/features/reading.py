@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Table:
         name = self.find(given, candidates, role)
         if name is None:
             raise InvalidInput(
-                f"{self.name} has no column that is called like a {role} ({', '.join(candidates)}); it has "
+                f"{self.name} has no column for the {role}, none being called {' or '.join(candidates)}; it has "
                 f"{self._listing()}: say which one with {role}=..."
             )
         return name
@@ -105,6 +106,8 @@ def read_table(source: Source, kind: str) -> Table:
     if library == "polars" and hasattr(source, "columns"):
         return Table({name: _polars_column(source[name]) for name in source.columns}, kind)
     if library == "pandas" and hasattr(source, "columns"):
+        if not source.columns.is_unique:
+            raise InvalidInput(f"{kind} has a column name twice: {', '.join(map(str, source.columns))}")
         return Table({str(name): source[name].to_numpy() for name in source.columns}, kind)
     raise InvalidInput(
         f"{kind} must be a pandas or polars DataFrame, a mapping of column names to arrays, or the path of a CSV or Parquet "
@@ -116,6 +119,8 @@ def as_column(values: Any) -> Column:
     """`values` as a one-dimensional array; values that are lists themselves stay whole, as objects."""
     if isinstance(values, np.ndarray) and values.ndim == 1:
         return values
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        raise InvalidInput(f"a column must be a sequence of values; got {values!r}")
     listed = list(values)
     if any(isinstance(value, list | tuple | np.ndarray) for value in listed) or len({type(v) for v in listed}) > 1:
         column = np.empty(len(listed), object)
@@ -202,7 +207,7 @@ def _read_text(path: Path) -> Table:
             return _read_lines(stream, path)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}, line {_undecodable_line(opener, path)}: not UTF-8 text") from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInput(f"{path} is a truncated or damaged gzip file: {error}") from error
 
 

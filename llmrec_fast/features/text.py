@@ -15,6 +15,11 @@ from llmrec_fast.arrays import Int64Array, as_texts
 _TAG = re.compile(r"<(?:!--.*?--|[a-zA-Z/!][^<>]*)>", re.DOTALL)
 _SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
+# Control characters (but white space), soft hyphens, zero-width spaces, marks of direction, byte order marks, lone
+# surrogates. Not the joiners U+200C and U+200D, which emoji and some scripts are written with.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 # letters and digits, with apostrophes and hyphens inside a word
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
@@ -33,13 +38,12 @@ def clean_text(text: str) -> str:
     """`text` without mark-up, in one normal form.
 
     HTML tags become spaces (scripts and styles go with their content), entities become characters, characters take their
-    compatibility form (Unicode NFKC), control and other invisible format characters go, except the joiners that emoji and
-    some scripts need; runs of white space become one space.
+    compatibility form (Unicode NFKC), control and other invisible characters go, except the joiners that emoji and some
+    scripts need; runs of white space become one space.
     """
     plain = _TAG.sub(" ", _SCRIPT.sub(" ", text))
     plain = unicodedata.normalize("NFKC", html.unescape(plain))
-    plain = _SPACE.sub(" ", plain)
-    return "".join(character for character in plain if _is_visible(character)).strip()
+    return _SPACE.sub(" ", _INVISIBLE.sub("", plain)).strip()
 
 
 def deduplicate(texts: Sequence[str]) -> tuple[list[str], Int64Array]:
@@ -59,7 +63,3 @@ def tokens(text: str, *, stop_words: Collection[str] = frozenset(), lower: bool 
     """
     words = _WORD.findall(text.lower() if lower else text)
     return [word for word in words if word.lower() not in stop_words]
-
-
-def _is_visible(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cf", "Co", "Cn", "Cs") or character in "\u200c\u200d"

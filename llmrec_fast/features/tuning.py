@@ -7,7 +7,7 @@ is the caller's business, and so is keeping the test data out of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -75,19 +75,15 @@ def tune(
     if not steps or not all(0 <= weight < np.inf for weight in steps):
         raise InvalidInput(f"grid must hold finite weights that are not negative; got {tuple(grid)}")
     as_count(rounds, "rounds")
-    best: Tuned[Choice] | None = None
+    found: list[Tuned[Choice]] = []
     start: dict[str, float] = {}
-    tried = 0
     for key, make_scores in candidates.items():
         scores = _check_scores(make_scores(), anchor)
         weights, value, looked_at = _coordinate_search(scores, quality, anchor, start, steps, rounds)
-        tried += looked_at
-        if best is None or value > best.quality:
-            best = Tuned(key, weights, value, tried)
+        found.append(Tuned(key, weights, value, looked_at))
         start = weights
-    if best is None:
-        raise InvalidInput("quality gave no number for any candidate")
-    return Tuned(best.choice, best.weights, best.quality, tried)
+    best = max(found, key=lambda tuned: tuned.quality)  # the first of equals
+    return replace(best, tried=sum(tuned.tried for tuned in found))
 
 
 def _coordinate_search(
