@@ -251,6 +251,7 @@ PAIR = {"user": [1], "item": [1]}
         (PAIR, {"known_items": [2]}, "no interaction is left after cleaning. interactions: 0 of 1 rows kept"),
         ({"user": [1.5], "item": [1]}, {}, "'user' holds .*1.5.* where a whole number was expected"),
         ({"user": [[1, 2]], "item": [1]}, {}, "list cannot be a user id"),
+        ({"user": ["a", (1, [2])], "item": [1, 1]}, {}, "row 1 of interactions: tuple cannot be a user id"),
         (PAIR | {"time": [1.5]}, {}, "where a whole number was expected"),
         (PAIR | {"time": ["soon"]}, {}, "'time' holds 'soon' where a time"),
         (
