@@ -94,7 +94,7 @@ class FolderWriter:
         _sync_folder(self._path)
         temporary.replace(self._path / MANIFEST)
         _sync_folder(self._path)
-        named = {entry["file"] for entry in self._files.values()}
+        named = {MANIFEST, *(entry["file"] for entry in self._files.values())}
         for entry in self._path.iterdir():
             if entry.name not in named and _is_ours(entry):
                 entry.unlink(missing_ok=True)
