@@ -59,7 +59,7 @@ def auc_of_repeated(row, wanted, k):
 OVERALL = (*oracle.OVERALL, "popularity_lift")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(cases(), st.integers(1, 9), st.integers(1, 9))
 def test_every_metric_equals_its_definition(case, first_k, second_k):
     recommended, relevant, counts, vectors = case
@@ -86,7 +86,7 @@ def test_every_metric_equals_its_definition(case, first_k, second_k):
         np.testing.assert_allclose(results[name], expected, rtol=0, atol=1e-12, err_msg=name)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(cases(), st.data(), st.integers(1, 9))
 def test_graded_relevance_equals_its_definition(case, data, k):
     recommended, relevant, _, _ = case
@@ -116,7 +116,7 @@ def test_graded_relevance_equals_its_definition(case, data, k):
         np.testing.assert_array_equal(found[name], binary[name])
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_bounds_and_what_grows_with_k(case):
     recommended, relevant, counts, vectors = case
