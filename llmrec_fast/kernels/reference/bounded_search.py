@@ -84,12 +84,11 @@ def decoded_stages(codes: Codes) -> tuple[Float64Array, Float64Array, Float64Arr
     second = first.copy()
     if plan.second:
         records = codes.second.reshape(-1, plan.second_stride)[:rows]
-        packed = records[:, : plan.second // 2].reshape(rows, -1, 32)
-        levels = np.stack([packed & 15, packed >> 4], axis=2).reshape(rows, plan.second)[:, : stop1 - stop0] - 7.5
+        pairs = records[:, : plan.second // 2].reshape(rows, -1, 32)
+        levels = np.stack([pairs & 15, pairs >> 4], axis=2).reshape(rows, plan.second)[:, : stop1 - stop0] - 7.5
         second[:, stop0:stop1] = levels * second_terms(codes)[:, :1]
-    third = codes.third.reshape(-1, plan.third)[:rows, :dim] * codes.third_terms.reshape(-1, 4)[:rows, :1].astype(
-        np.float64
-    )
+    steps = codes.third_terms.reshape(-1, 4)[:rows, :1].astype(np.float64)
+    third: Float64Array = codes.third.reshape(-1, plan.third)[:rows, :dim] * steps
     return first, second, third
 
 
