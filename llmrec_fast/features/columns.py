@@ -62,12 +62,12 @@ def numbers(table: Table, name: str) -> Float64Array:
 
 def times(table: Table, name: str) -> Int64Array:
     """A column as int64 times: integers as they are, datetimes (and ISO 8601 text) as microseconds since 1970, UTC unless they
-    say otherwise. 0 where a value is missing.
+    say otherwise. Rows without a time hold some number or other: drop them.
     """
     column = table.columns[name]
     if column.dtype.kind == "M":
         stamps: Int64Array = column.astype("datetime64[us]").astype(np.int64)
-        return np.where(missing(column), 0, stamps).astype(np.int64)
+        return stamps
     if column.dtype.kind in "iu":
         return as_int64(column, name)
     if column.dtype.kind == "f":

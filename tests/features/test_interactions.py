@@ -184,6 +184,11 @@ def test_integer_times_stay_as_they_are(times):
     assert read_interactions({"user": [1], "item": [1], "time": times}).timestamps.tolist() == [7]
 
 
+def test_the_value_range_includes_its_ends():
+    ratings = {"user": [1, 1, 1, 1], "item": [1, 2, 3, 4], "value": [0.9, 1, 5, 5.1]}
+    assert read_interactions(ratings, value_range=(1, 5)).values.tolist() == [1, 5]
+
+
 def test_rows_without_a_time_are_dropped():
     interactions = read_interactions({"user": [1, 1], "item": [1, 2], "time": pd.to_datetime(["2020-01-01", None])})
     assert interactions.report.dropped == {"missing time": 1}
