@@ -14,11 +14,12 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.architectures import SUPPORTED_TYPES, read_architecture
-from llmrec_fast.encoding.batching import TOKENS_PER_BATCH, TOKENS_WORTH_A_BATCH, Int32Array, pad_batch, plan_batches
+from llmrec_fast.encoding.batching import TOKENS_PER_BATCH, TOKENS_WORTH_A_BATCH, pad_batch, plan_batches
 from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.model_files import ModelFiles
 from llmrec_fast.encoding.pooling import Pooling
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
+from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.threads import run_parallel
@@ -79,6 +80,8 @@ class Inference:
     """
 
     def __init__(self, model: LoadedModel, pooling: Pooling, padding_id: int, threads: int) -> None:
+        import llmrec_fast.kernels.cpu  # noqa: F401 - Numba takes half a second to import: not in the first call
+
         self._model = model
         self._pooling = pooling
         self._padding_id = padding_id

@@ -267,6 +267,14 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
         Encoder(tmp_path)
 
 
+def test_a_tokenizer_of_another_model_is_noticed(tmp_path: Path) -> None:
+    write_model(tmp_path, config={"vocab_size": 6})
+    encoder = Encoder(tmp_path)
+    assert encoder.encode(["a man"]).shape == (1, HIDDEN)
+    with pytest.raises(InvalidInput, match=r"token \d+, but the model knows 6 tokens"):
+        encoder.encode(["snow"])
+
+
 def test_missing_onnxruntime_names_the_command(bert: Path, monkeypatch: Any) -> None:
     real_import = builtins.__import__
 
