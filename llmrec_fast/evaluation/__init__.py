@@ -3,6 +3,7 @@
 Works on plain arrays; knows nothing of models. See `evaluate` for the rules that all ranking metrics share.
 """
 
+from llmrec_fast.evaluation.adapters import EvaluationInput, from_dicts, from_frames, from_ranx
 from llmrec_fast.evaluation.candidates import SampledEvaluationWarning, sample_candidates
 from llmrec_fast.evaluation.feedback import FeedbackSummary, Rate, summarize_feedback
 from llmrec_fast.evaluation.leaks import SequenceLeaks, SplitLeaks, find_leaks, find_sequence_leaks
@@ -12,6 +13,7 @@ from llmrec_fast.evaluation.predictions import binary_accuracy, calibration_erro
 from llmrec_fast.evaluation.random_splits import cold_items, cold_users, k_fold
 from llmrec_fast.evaluation.relevance import group_items
 from llmrec_fast.evaluation.splits import Split, leave_one_out, split_at_time, split_by_global_time, split_by_time
+from llmrec_fast.evaluation.trec import read_trec
 from llmrec_fast.evaluation.uncertainty import (
     Interval,
     PairedTest,
@@ -23,6 +25,7 @@ from llmrec_fast.evaluation.uncertainty import (
 
 __all__ = [
     "METRICS",
+    "EvaluationInput",
     "FeedbackSummary",
     "Interval",
     "PairedTest",
@@ -42,6 +45,9 @@ __all__ = [
     "evaluate_per_user",
     "find_leaks",
     "find_sequence_leaks",
+    "from_dicts",
+    "from_frames",
+    "from_ranx",
     "group_items",
     "inverse_propensity",
     "k_fold",
@@ -49,6 +55,7 @@ __all__ = [
     "log_loss",
     "mae",
     "randomization_test",
+    "read_trec",
     "rmse",
     "sample_candidates",
     "self_normalized",

@@ -94,7 +94,7 @@ def split_at_time(timestamps: ArrayLike, cut: object) -> Split:
         train = np.asarray(times < moment)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"timestamps of dtype {times.dtype} cannot be compared with cut={cut!r}: {error}") from error
-    missing = _is_missing(moment) or (isinstance(moment, np.datetime64) and bool(np.isnat(moment)))
+    missing = is_missing(moment) or (isinstance(moment, np.datetime64) and bool(np.isnat(moment)))
     if missing or train.dtype != np.bool_ or train.shape != times.shape:
         raise InvalidInput(f"cut must be one time, like the timestamps of dtype {times.dtype}; got {cut!r}")
     return Split(train, ~train)
@@ -153,7 +153,7 @@ def sort_key(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
     elif column.dtype.kind in "mM":
         missing = np.isnat(column)
     elif column.dtype.kind == "O":
-        missing = np.fromiter(map(_is_missing, column), dtype=bool, count=len(column))
+        missing = np.fromiter(map(is_missing, column), dtype=bool, count=len(column))
     if missing.any():
         raise InvalidInput(f"{name} has no value in row {int(np.argmax(missing))}; drop such rows first")
     if column.dtype.kind in "biufmM":
@@ -165,6 +165,6 @@ def sort_key(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
     return codes
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
     """None, NaN, or pandas' NA and NaT (by name: pandas is not needed here)."""
     return (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in _MISSING_TYPES
