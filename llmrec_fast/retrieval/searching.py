@@ -22,8 +22,8 @@ from llmrec_fast.retrieval.segments import Snapshot
 _NORMALISE_ROWS = 4096
 # A row scored in float64 costs about as much as this many bytes of the scan, and so many more a column.
 _DIRECT_ROW, _DIRECT_COLUMN = 300, 2
-# Below this many queries a matrix product reads more than it computes.
-_PRODUCT_QUERIES = 6
+# Fewer queries take less time row by row than BLAS needs to wake its threads.
+_PRODUCT_QUERIES = 16
 _LANE_ROWS = PANEL_ROWS // BLOCK_ROWS
 
 
