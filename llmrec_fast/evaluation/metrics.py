@@ -161,6 +161,16 @@ def evaluate_per_user(
     return {name: values for name, values in results.items() if not isinstance(values, float)}
 
 
+def is_overall(name: str) -> bool:
+    """Whether a metric such as "coverage@10" is one of all lists together, without a value for a single user."""
+    return _parse([name])[0].metric in _OVERALL
+
+
+def measures_accuracy(name: str) -> bool:
+    """Whether more is better without doubt; of coverage, popularity and the like that is for the reader to say."""
+    return _parse([name])[0].metric in (*_ACCURACY, "auc")
+
+
 def _parse(metrics: Sequence[str]) -> list[_Request]:
     requests = []
     for name in as_texts(metrics, "metrics"):
