@@ -17,6 +17,7 @@ from benchmarks.threads import available_cores
 
 SUITES = {
     "encode": "texts per second of the encoder against sentence-transformers",
+    "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "pool": "token pooling against the NumPy expression and torch",
     "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",
 }
