@@ -137,7 +137,9 @@ def run(arguments: argparse.Namespace) -> Report:
     warm = compare(contenders, neutral, effort)
     report.cells.append(Cell(labels, warm, section="Data in each tool's own form"))
     fresh = _fresh(work, "ranx" in modules, wanted, arguments.threads)
-    report.cells.append(Cell(labels, fresh, section="A fresh process, from the import to the answer"))
+    report.cells.append(
+        Cell(labels, fresh, ratio_among=["ranx"], section="A fresh process, from the import to the answer")
+    )
     if users == USERS:
         report.targets = _targets(warm, fresh)
     bars = [

@@ -32,6 +32,69 @@ def sort_rows(indptr: Int64Array, ids: Int64Array, counts: Int64Array, start: in
 
 
 @jit()
+def sort_rows_with_gains(
+    indptr: Int64Array, ids: Int64Array, gains: Float64Array, counts: Int64Array, start: int, stop: int
+) -> None:
+    """As `sort_rows`, gains beside their ids: of an id that is there twice the larger counts, without a gain above 0 none."""
+    for user in range(start, stop):
+        row, weights = ids[indptr[user] : indptr[user + 1]], gains[indptr[user] : indptr[user + 1]]
+        order = np.argsort(row)
+        sorted_ids, sorted_gains = row[order], weights[order]
+        count = position = 0
+        while position < len(row):
+            item, largest = sorted_ids[position], sorted_gains[position]
+            position += 1
+            while position < len(row) and sorted_ids[position] == item:
+                largest = max(largest, sorted_gains[position])
+                position += 1
+            if largest > 0.0:
+                row[count], weights[count] = item, largest
+                count += 1
+        counts[user] = count
+
+
+@jit()
+def sort_gains(offsets: Int64Array, counts: Int64Array, gains: Float64Array, start: int, stop: int) -> None:
+    """Sort each user's gains in place, the largest first."""
+    for user in range(start, stop):
+        row = gains[offsets[user] : offsets[user] + counts[user]]
+        row.sort()
+        row[:] = row[::-1].copy()
+
+
+@jit()
+def sum_discounted(
+    offsets: Int64Array, counts: Int64Array, gains: Float64Array, discounts: Float64Array, out: Float64Array
+) -> None:
+    """For each user the sum of its first len(discounts) gains times their discounts."""
+    for user in range(len(counts)):
+        total = 0.0
+        for place in range(min(counts[user], len(discounts))):
+            total += gains[offsets[user] + place] * discounts[place]
+        out[user] = total
+
+
+@jit()
+def find_gains(
+    users: Int64Array,
+    items: Int64Array,
+    offsets: Int64Array,
+    counts: Int64Array,
+    ids: Int64Array,
+    gains: Float64Array,
+    out: Float64Array,
+) -> None:
+    """The gain of each (user, item) pair, every one of which is relevant. Cost: one binary search a pair."""
+    for pair in range(len(users)):
+        low, size = offsets[users[pair]], counts[users[pair]]
+        while size > 1:
+            half = size >> 1
+            low = low + half if ids[low + half] <= items[pair] else low
+            size -= half
+        out[pair] = gains[low]
+
+
+@jit()
 def mark_hits(
     recommended: Int64Array,
     offsets: Int64Array,

@@ -50,17 +50,13 @@ class Ranking:
     @cached_property
     def hit_gains(self) -> Float64Array:
         """(hits,) the gain of every hit: 1 if relevance is binary."""
-        gains = self.relevance.gains
-        if gains is None or len(self.hit_users) == 0:
-            return np.ones(len(self.hit_users))
-        # users and their ids ascend, so that a pair is found by its place among all pairs
-        users, ids = self.relevance.users_and_ids()
-        sought = self.recommended[self.hit_users, self.hit_ranks]
-        both = np.concatenate([ids, sought])
-        codes = np.unique(both, return_inverse=True)[1]
-        width = int(codes.max()) + 1
-        keys = users * width + codes[: len(ids)]
-        return gains[np.searchsorted(keys, self.hit_users * width + codes[len(ids) :])]
+        from llmrec_fast.evaluation import compiled
+
+        known, found = self.relevance, np.ones(len(self.hit_users))
+        if known.gains is not None:
+            items = self.recommended[self.hit_users, self.hit_ranks]
+            compiled.find_gains(self.hit_users, items, known.offsets, known.counts, known.ids, known.gains, found)
+        return found
 
     @cached_property
     def hit_ordinals(self) -> Int64Array:
