@@ -20,7 +20,6 @@ import numpy as np
 
 from llmrec_fast.arrays import Float64Array, Int64Array
 from llmrec_fast.evaluation.ranking import Ranking
-from llmrec_fast.evaluation.relevance import grow_gains
 
 
 def precision(ranking: Ranking, k: int) -> Float64Array:
@@ -60,7 +59,7 @@ def ndcg(ranking: Ranking, k: int) -> Float64Array:
     """
     if ranking.relevance.gains is not None:
         return _graded_ndcg(ranking, k, ranking.hit_gains, ranking.relevance.best_first)
-    reached = ranking.sum_over_hits(1.0 / np.log2(ranking.hit_ranks + 2.0), k)
+    reached = ranking.sum_over_hits(ranking.hit_discounts, k)
     deepest = max(1, min(k, int(ranking.relevant_counts.max())))
     ideal = np.append(0.0, np.cumsum(1.0 / np.log2(np.arange(deepest) + 2.0)))
     return _of_judged(ranking, reached / ideal[np.minimum(_relevant(ranking), deepest)])
@@ -73,7 +72,7 @@ def ndcg_exponential(ranking: Ranking, k: int) -> Float64Array:
     """
     if ranking.relevance.gains is None:
         return ndcg(ranking, k)
-    return _graded_ndcg(ranking, k, grow_gains(ranking.hit_gains), ranking.relevance.best_first_grown)
+    return _graded_ndcg(ranking, k, ranking.hit_gains_grown, ranking.relevance.best_first_grown)
 
 
 def average_precision(ranking: Ranking, k: int) -> Float64Array:
@@ -100,7 +99,7 @@ def _graded_ndcg(ranking: Ranking, k: int, hit_gains: Float64Array, best_gains: 
     from llmrec_fast.evaluation import compiled
 
     known = ranking.relevance
-    reached = ranking.sum_over_hits(hit_gains / np.log2(ranking.hit_ranks + 2.0), k)
+    reached = ranking.sum_over_hits(hit_gains * ranking.hit_discounts, k)
     ideal = np.empty(ranking.users)
     deepest = min(k, int(known.counts.max()))
     compiled.sum_discounted(known.offsets, known.counts, best_gains, 1.0 / np.log2(np.arange(deepest) + 2.0), ideal)

@@ -92,7 +92,7 @@ def evaluate(
     ----------
     recommended : (users, width) integer ids, the best first, each row padded with -1 at its end.
     relevant : what is relevant to each user: a list of id arrays, a tuple `(indptr, ids)` in CSR form, or a dict from row
-        number of `recommended` (0 to users - 1) to ids. An id that is there twice counts once.
+        number of `recommended` (0 to users - 1) to ids. An id that is there twice counts once, with its larger gain.
     metrics : names such as "ndcg@10": one of `METRICS`, then @, then the cut-off k.
     gains : how relevant each of those ids is, for ndcg and ndcg_exponential: numbers in the form of `relevant`, for a CSR
         pair one array beside its ids. An id whose gain is 0 or less is not relevant. Default: 1 each.
@@ -114,9 +114,11 @@ def evaluate(
     - A list shorter than k, or a `recommended` narrower than k, counts as filled up with misses: precision@10 of 5
       recommendations divides by 10.
     - An id that a row repeats is a hit once, at its first rank.
+    - An id that is not among the relevant is a miss, whether it was judged or not. Metrics that need the catalogue refuse
+      an id that is not in it; the others do not know it.
     - Users without relevant ids are left out of the mean of accuracy metrics, auc and serendipity. Users without
-      recommendations count there with 0, and are left out of the mean of novelty, average_popularity and diversity, which
-      is NaN if no user has any.
+      recommendations count there with 0 (with 1/2 in auc), and are left out of the mean of novelty, average_popularity and
+      diversity, which is NaN if no user has any.
 
     Raises
     ------
@@ -128,6 +130,8 @@ def evaluate(
     >>> from llmrec_fast.evaluation import evaluate
     >>> evaluate([[7, 3, 9], [4, 7, -1]], [[3], [4, 5]], ["recall@2", "mrr@2"])
     {'recall@2': 0.75, 'mrr@2': 0.75}
+    >>> evaluate([[7, 3, 9]], [[3, 9]], ["ndcg_exponential@3"], gains=[[1, 3]])
+    {'ndcg_exponential@3': 0.5413402936435214}
     """
     requests = _parse(metrics)
     catalogue = Catalogue.check(n_items, item_counts, item_vectors, item_ids)

@@ -150,6 +150,12 @@ def test_gains_take_the_form_of_relevant(relevant, gains):
     assert wanted["ndcg@3"] != evaluate(RECOMMENDED, RELEVANT, names)["ndcg@3"]
 
 
+def test_gains_are_left_as_they_were():
+    gains = np.array([1.0, 0.0, 3.0, 2.0])
+    evaluate([[1, 2]], ([0, 4], np.array([9, 2, 2, 1])), ["ndcg@2"], gains=gains)
+    assert gains.tolist() == [1.0, 0.0, 3.0, 2.0]
+
+
 def test_a_user_whose_gains_are_all_zero_has_nothing_relevant():
     found = evaluate_per_user([[1, 2], [1, 2]], [[1], [2]], ["recall@2", "ndcg@2"], gains=[[0.0], [1.0]])
     np.testing.assert_array_equal(found["recall@2"], [np.nan, 1.0])
