@@ -74,7 +74,7 @@ def grow_gains(gains: Float64Array) -> Float64Array:
     """2^gain - 1 for exponential gain; raises `InvalidInput` where that would be too large to sum."""
     if len(gains) and gains.max() > _LARGEST_EXPONENT:
         raise InvalidInput(f"gains up to {gains.max():g} are too large for 2^gain - 1; at most {_LARGEST_EXPONENT}")
-    grown: Float64Array = np.expm1(gains * np.log(2.0))
+    grown: Float64Array = np.exp2(gains) - 1.0
     return grown
 
 
