@@ -17,7 +17,8 @@ def test_shims_import_no_peer() -> None:
     program = (
         "import sys\n"
         "import llmrec_fast.compat.faiss\n"
-        "import llmrec_fast.compat.sentence_transformers.util\n"
+        "import llmrec_fast.compat.sentence_transformers\n"
+        "import llmrec_fast.compat.ranx\n"
         f"print([peer for peer in {PEERS!r} if peer in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
