@@ -57,7 +57,7 @@ def recall_by_popularity(
     InvalidInput : as `evaluate`; no relevant id at all; a relevant id that is not in the catalogue.
     """
     k, buckets = as_count(k, "k"), as_count(buckets, "buckets")
-    catalogue = Catalogue.check(None, item_counts, None, item_ids)
+    catalogue = Catalogue.check(None, item_counts, None, None, item_ids)
     counts = catalogue.item_counts
     ranking = rank(recommended, relevant, k)
     users, ids = ranking.relevance.users_and_ids()
