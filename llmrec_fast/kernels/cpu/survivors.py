@@ -188,7 +188,6 @@ def _best_lanes(best: Float32Array, query: int, panels: int, values: Float64Arra
 
 @jit()
 def seed(
-    isa: Any,
     first_query: int,
     stop_query: int,
     k: int,
@@ -202,11 +201,6 @@ def seed(
     mean_rounding: float,
     mean_tail: float,
     first_weights: Float32Array,
-    third_codes: np.ndarray,
-    third_terms: Float32Array,
-    third: int,
-    query_codes: np.ndarray,
-    third_weights: Float32Array,
     rows: Float32Array,
     bias: Float32Array,
     euclidean: bool,
@@ -219,16 +213,17 @@ def seed(
     status: np.ndarray,
     counts: Int64Array,
 ) -> None:
-    """Apply exclusions, then find a lower bound of the k-th best score: the k-th best of a few promising rows' exact scores.
+    """Apply exclusions, then find a lower bound of the k-th best score: the k-th best exact score of a few promising rows.
 
-    `known` is a lower bound found so far (-inf if none). Rows are local to the segment, which begins at row `base` of
-    the index; bounds and best begin at its row `origin`.
+    These are the rows of the lanes with the best estimates, a few more than k of them. `known` is a lower bound found so
+    far (-inf if none). Rows are local to the segment, which begins at row `base` of the index; bounds and best begin at
+    its row `origin`.
     """
     queries = best.shape[1]
     dim = rows.shape[1]
-    wanted = k + k // 5 + 12
-    values, lanes = np.empty(wanted), np.empty(wanted, np.int64)
-    found, keys = np.empty(wanted, np.int64), np.empty(wanted)
+    wanted = k + k // 6 + 10
+    values, lanes, found = np.empty(wanted), np.empty(wanted, np.int64), np.empty(wanted, np.int64)
+    scores, scored = np.empty(k), np.empty(k, np.int64)
     for j in range(first_query, stop_query):
         if status[j] != SEARCHABLE:
             continue
@@ -248,24 +243,16 @@ def seed(
             if row >= 0:
                 found[count] = row
                 count += 1
-        score = known[j]
         if count >= k:
+            size = 0
             for i in range(count):
-                if i + _PREFETCH_THIRD < count:
-                    for line in range(0, third, 64):
-                        prefetch(third_codes, found[i + _PREFETCH_THIRD] * third + line)
-                keys[i] = -third_bound(isa, third_codes, third_terms, found[i], third, query_codes, third_weights, j)
-            order = np.argsort(keys[:count])
-            take = min(count, k + k // 8 + 4)
-            for i in range(take):
-                if i + _PREFETCH_ROWS < take:
-                    prefetch_row(rows, found[order[i + _PREFETCH_ROWS]])
-                values[i] = exact_score(rows, found[order[i]], wide, j, bias, euclidean)
-            values[:take].sort()
-            score = max(score, values[take - k])
-            counts[j, 3] += take
-        known[j] = score
-        status[j] = set_thresholds(score, j, numbers, largest, euclidean, dim, least, finer)
+                if i + _PREFETCH_ROWS < count:
+                    prefetch_row(rows, found[i + _PREFETCH_ROWS])
+                score = exact_score(rows, found[i], wide, j, bias, euclidean)
+                size = push(scores, scored, size, score, found[i])
+            known[j] = max(known[j], scores[0])
+            counts[j, 3] += count
+        status[j] = set_thresholds(known[j], j, numbers, largest, euclidean, dim, least, finer)
 
 
 @jit()
