@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.threads import available_cores
 
 SUITES = {
+    "dropin": "the modules of llmrec_fast.compat against the libraries they stand in for",
     "encode": "texts per second of the encoder against sentence-transformers",
     "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "pool": "token pooling against the NumPy expression and torch",
