@@ -183,10 +183,10 @@ class _GroupSearch:
             seed,
             [
                 (
-                    first, last, self._heaps.scores.shape[1], start * PANEL_ROWS, segment.base, panels, bounds, best,
-                    self._indptr, self._excluded, codes.mean_rounding, codes.mean_tail, queries.first_weights,
-                    segment.rows, segment.bias, self._euclidean, queries.wide, queries.numbers, largest, known, least,
-                    finer, status, self._counts[-1],
+                    self._isa, first, last, self._heaps.scores.shape[1], start * PANEL_ROWS, segment.base, panels, bounds,
+                    best, self._indptr, self._excluded, codes.third, codes.third_terms, plan.third, queries.third,
+                    queries.third_weights, segment.rows, segment.bias, self._euclidean, queries.wide, queries.numbers,
+                    largest, known, least, finer, status, self._counts[-1],
                 )
                 for first, last in shares
             ],

@@ -153,25 +153,57 @@ def set_thresholds(
     return SEARCHABLE
 
 
+@jit(inline=True)
+def _leader(bounds: np.ndarray, at: int) -> tuple[int, int]:
+    """(step, bound) of the row with the largest bound in a lane that begins at `at`: rows at, at + 8, ... of a panel."""
+    leader, top = np.int64(-1), np.int64(-32768)
+    for step in range(64):
+        bound = np.int64(bounds[at + step * 8])
+        if bound > top:
+            leader, top = step, bound
+    return leader, top
+
+
 @jit()
 def _exclude(
-    excluded: Int64Array, origin: int, rows: int, query: int, mean_slack: float, bounds: np.ndarray, best: Float32Array
+    isa: Any,
+    excluded: Int64Array,
+    base: int,
+    origin: int,
+    rows: int,
+    query: int,
+    bounds: np.ndarray,
+    best: Float32Array,
+    third_codes: np.ndarray,
+    third_terms: Float32Array,
+    third: int,
+    query_codes: np.ndarray,
+    third_weights: Float32Array,
+    unit: float,
 ) -> None:
-    """Excluded rows fall below every threshold, and the lanes that they may have led get a new leader."""
+    """Excluded rows fall below every threshold, and a lane that one of them may have led gets a new leader's estimate."""
     queries = best.shape[1]
+    headless = np.empty(len(excluded), np.int64)
+    count = 0
     for row in excluded:
-        local = row - origin
-        if 0 <= local < rows:
-            bounds[((local >> 9) * queries + query) * 512 + (local & 511)] = -32768
-    for row in excluded:
-        local = row - origin
+        local = row - base - origin
         if 0 <= local < rows:
             panel, lane = local >> 9, local & 7
-            at = (panel * queries + query) * 512 + lane
-            top = np.int64(-32768)
-            for step in range(64):
-                top = max(top, np.int64(bounds[at + step * 8]))
-            best[panel, query, lane] = np.float32(top - mean_slack) if top > -32768 else np.float32(-np.inf)
+            at = (panel * queries + query) * 512 + (local & 511)
+            # a leader's estimate is not above its own bound
+            if np.float32(bounds[at]) + np.float32(_SECOND_UNITS) >= best[panel, query, lane]:
+                headless[count] = panel * 8 + lane
+                count += 1
+            bounds[at] = -32768
+    for i in range(count):
+        panel, lane = headless[i] >> 3, headless[i] & 7
+        step, _ = _leader(bounds, (panel * queries + query) * 512 + lane)
+        estimate = np.float32(-np.inf)
+        if step >= 0:
+            row = origin + panel * 512 + step * 8 + lane
+            bound = third_bound(isa, third_codes, third_terms, row, third, query_codes, third_weights, query)
+            estimate = np.float32((bound - third_weights[query, 1] * third_terms[row * 4 + 1]) / unit)
+        best[panel, query, lane] = estimate
 
 
 @jit()
@@ -188,6 +220,7 @@ def _best_lanes(best: Float32Array, query: int, panels: int, values: Float64Arra
 
 @jit()
 def seed(
+    isa: Any,
     first_query: int,
     stop_query: int,
     k: int,
@@ -198,9 +231,11 @@ def seed(
     best: Float32Array,
     indptr: Int64Array,
     excluded: Int64Array,
-    mean_rounding: float,
-    mean_tail: float,
-    first_weights: Float32Array,
+    third_codes: np.ndarray,
+    third_terms: Float32Array,
+    third: int,
+    query_codes: np.ndarray,
+    third_weights: Float32Array,
     rows: Float32Array,
     bias: Float32Array,
     euclidean: bool,
@@ -228,20 +263,17 @@ def seed(
         if status[j] != SEARCHABLE:
             continue
         if indptr[j + 1] > indptr[j]:
-            slack = first_weights[j, 2] * mean_rounding + first_weights[j, 3] * mean_tail
-            own = excluded[indptr[j] : indptr[j + 1]]
-            _exclude(own, base + origin, panels * 512, j, slack, bounds, best)
+            _exclude(
+                isa, excluded[indptr[j] : indptr[j + 1]], base, origin, panels * 512, j, bounds, best,
+                third_codes, third_terms, third, query_codes, third_weights, numbers[j, 0],
+            )  # fmt: skip
         size = _best_lanes(best, j, panels, values, lanes)
         count = 0
         for i in range(size):
             panel, lane = lanes[i] >> 3, lanes[i] & 7
-            row, top = np.int64(-1), np.int16(-32768)
-            for step in range(64):
-                bound = bounds[(panel * queries + j) * 512 + step * 8 + lane]
-                if bound > top:
-                    top, row = bound, origin + panel * 512 + step * 8 + lane
-            if row >= 0:
-                found[count] = row
+            step, _ = _leader(bounds, (panel * queries + j) * 512 + lane)
+            if step >= 0:
+                found[count] = origin + panel * 512 + step * 8 + lane
                 count += 1
         if count >= k:
             size = 0
