@@ -260,7 +260,9 @@ def _add_evaluate(commands: Any) -> None:
         ],
     )
     _add_data(command, required=True)
-    command.add_argument("--report", type=Path, metavar="FOLDER", help="also write a table, JSON and a page with charts")
+    command.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="also write a table, JSON and a page with charts"
+    )
     command.add_argument("--metrics", help="comma-separated names such as ndcg@10 (default: several)")
 
 

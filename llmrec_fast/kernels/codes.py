@@ -51,8 +51,7 @@ class ScanPlan:
     departure : an upper bound of the spectral norm of rotation @ rotation.T - 1.
     scale : a power of two that brings the norms of centred rows near 1.
     bias_centre, bias_radius : subtracted from every bias; the largest usual distance from it. For Euclidean distance
-    the bias of a
-        row is -|y|^2 / 2 of its centred and scaled vector y, in that unit.
+        the bias of a row is -|y|^2 / 2 of its centred and scaled vector y, in that unit.
     """
 
     dim: int
@@ -102,8 +101,8 @@ class Codes:
     """The codes of rows 0 .. rows of one segment, in arrays that may hold more.
 
     `largest_*` bound the norms of the decoded rows that are not wild, stage by stage; `mean_rounding` and `mean_tail`
-    are averages of the
-    first stage's norms, which only guide guesses and advice; `wild` counts rows that every stage lets pass.
+    are averages of the first stage's norms, which only guide guesses and advice; `wild` counts rows that every stage
+    lets pass.
     """
 
     plan: ScanPlan

@@ -1,9 +1,8 @@
 """Choose how an index encodes its rows: the mean, the rotation, the scale and the widths of the stages.
 
 Nothing here affects what a search returns. The rotation is the principal axes of a sample of rows, followed inside
-each stage by a
-random rotation that spreads the stage's variance evenly over its columns, so that one step a row wastes no levels. The widths
-minimise the modelled time of a search over the sample.
+each stage by a random rotation that spreads the stage's variance evenly over its columns, so that one step a row
+wastes no levels. The widths minimise the modelled time of a search over the sample.
 """
 
 from __future__ import annotations

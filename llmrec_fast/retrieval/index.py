@@ -196,8 +196,7 @@ class Index:
         exclude : ids to leave out, per query: a tuple (indptr, ids), or a list with one array of ids a query. Ids that are
             not in the index are ignored.
         allow : the only rows to consider, for the whole call: an array of ids, or a boolean mask over positions,
-        which is as long
-            as the index and in the order of `ids`. Ids that are not in the index are ignored.
+            which is as long as the index and in the order of `ids`. Ids that are not in the index are ignored.
         stats : whether the result says what the search did.
 
         Raises

@@ -1,8 +1,8 @@
 """One search over one snapshot: read the filters, choose a plan, call the kernel, turn positions into ids.
 
 Plans: "bounded" and "bounded-flat" scan codes (two 4-bit stages, or one where the spectrum is flat), "product"
-multiplies in float32 block by
-block, "direct" scores every allowed row in float64. All are exact; the choice is by shape alone and only affects time.
+multiplies in float32 block by block, "direct" scores every allowed row in float64. All are exact; the choice is by
+shape alone and only affects time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What an index holds: immutable snapshots of segments of rows, and the steps from one snapshot to the next.
 
 A segment owns arrays with room for more rows than a snapshot shows. Rows are appended behind those that any snapshot
-has seen, and
-deletion copies a bit a row, so a reader's snapshot never changes and readers need no lock. Only one writer at a time may call
-these functions. Segments double in size, so there are few of them however rows arrive.
+has seen, and deletion copies a bit a row, so a reader's snapshot never changes and readers need no lock. Only one
+writer at a time may call these functions. Segments double in size, so there are few of them however rows arrive.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """No stage of the bounded scan may skip a row whose exact score reaches the threshold: not even for queries made to break it.
 
 An oracle on ordinary data is not enough: a scan that leaves out a block of columns passes it. These queries point
-along exactly what
-each stage skipped or rounded, where the Cauchy-Schwarz bounds are equalities, and along every block of a row's
-columns. The planted faults at the end show that the attack sees what it is for.
+along exactly what each stage skipped or rounded, where the Cauchy-Schwarz bounds are equalities, and along every
+block of a row's columns. The planted faults at the end show that the attack sees what it is for.
 """
 
 from __future__ import annotations

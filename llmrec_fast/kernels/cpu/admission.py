@@ -1,11 +1,9 @@
 """Let no more searches compute at once than there are cores, first come, first served.
 
 Eight callers on two cores gain nothing from eight searches that take turns: each then waits for all of them, and the
-unlucky ones
-much longer. Here a step of a search (one group of queries, some milliseconds) waits for its turn and then has a core
-to itself, so
-latencies under load are even. A batch asks again for every group, so single queries pass between them. The lock
-inside is held for a few instructions only; nobody computes under it.
+unlucky ones much longer. Here a step of a search (one group of queries, some milliseconds) waits for its turn and
+then has a core to itself, so latencies under load are even. A batch asks again for every group, so single queries
+pass between them. The lock inside is held for a few instructions only; nobody computes under it.
 """
 
 from __future__ import annotations

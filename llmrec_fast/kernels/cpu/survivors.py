@@ -1,8 +1,8 @@
 """After the scan: seeds give a threshold, rows whose bound reaches it pass the finer stages, and the last are scored exactly.
 
 Every comparison keeps a row whose bound equals the threshold, so ties are decided by exact scores alone. Cost: a pass
-over 2 bytes a
-row; for a survivor of the scan second / 2 + 16 scattered bytes, for one of the second stage d + 16, for a reranked row 4 d.
+over 2 bytes a row; for a survivor of the scan second / 2 + 16 scattered bytes, for one of the second stage d + 16,
+for a reranked row 4 d.
 """
 
 # Numba infers the types inside kernels; mypy cannot follow NumPy scalars through them
