@@ -7,6 +7,7 @@
 #include "binding.h"
 #include "fuse.h"
 #include "pool.h"
+#include "search_bindings.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -167,4 +168,5 @@ PYBIND11_MODULE(_cuda, module) {
   llmrec::register_runtime(module);
   llmrec::register_pool(module);
   llmrec::register_fuse(module);
+  llmrec::register_search(module);
 }
