@@ -69,9 +69,9 @@ class IdTable:
 
     def at(self, positions: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.object_]:
         """The ids at `positions`, as an object array of the same shape; None where a position is negative."""
-        table = np.empty(len(self._ids) + 1, object)
-        table[:-1] = self._ids
-        return table[np.where(positions < 0, len(self._ids), positions)]
+        found = np.empty(positions.size, object)
+        found[:] = [self._ids[position] if position >= 0 else None for position in positions.ravel().tolist()]
+        return found.reshape(positions.shape)
 
     def to_json(self) -> list[list[Any]]:
         """A JSON value from which `from_json` makes an equal table. Ids other than str, int and UUID raise `InvalidInput`."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import threading
@@ -42,7 +41,7 @@ class MemoryPeak:
     """
 
     def __enter__(self) -> MemoryPeak:
-        self.before = self.peak = anonymous_bytes()
+        self.before = self.peak = status_bytes("RssAnon")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -51,43 +50,48 @@ class MemoryPeak:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.after = anonymous_bytes()
+        self.after = status_bytes("RssAnon")
         self.peak = max(self.peak, self.after)
 
     def _watch(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
-            self.peak = max(self.peak, anonymous_bytes())
+            self.peak = max(self.peak, status_bytes("RssAnon"))
 
 
-def anonymous_bytes() -> int:
-    """`RssAnon` of /proc/self/status; 0 on systems that have none."""
+def status_bytes(name: str) -> int:
+    """A size from /proc/self/status; 0 on systems that have none.
+
+    Not `getrusage`: its largest resident size is inherited from the parent that started this process.
+    """
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else []:
-        if line.startswith("RssAnon:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
 def build(rows_path: str, folder: str, threads: str, mapped: str) -> dict[str, Any]:
-    """Build an index over the rows (read into memory, or mapped), then save it."""
+    """Build an index over the rows and save it: from memory, or out of core from the mapped file."""
     from llmrec_fast.retrieval import Index, warmup
 
     warmup()
-    rows = np.load(rows_path, mmap_mode="r" if mapped == "mapped" else None)
+    on_disk = mapped == "mapped"
+    rows = np.load(rows_path, mmap_mode="r" if on_disk else None)
     with MemoryPeak() as memory:
         start = time.perf_counter()
-        index = Index.build(rows, metric="dot", threads=int(threads))
-        seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    index.save(folder)
+        index = Index.build(rows, metric="dot", threads=int(threads), path=folder if on_disk else None)
+        built = time.perf_counter()
+    if not on_disk:
+        index.save(folder)
     return {
-        "build_seconds": seconds,
-        "save_seconds": time.perf_counter() - start,
+        "build_seconds": built - start,
+        "save_seconds": time.perf_counter() - built,
+        "code_bytes": index.code_bytes,
         "rows_bytes": rows.nbytes,
-        "own_rows_bytes": 0 if mapped == "mapped" else rows.nbytes,
+        "own_rows_bytes": 0 if on_disk else rows.nbytes,
         "peak_above_start_bytes": memory.peak - memory.before,
         "kept_bytes": memory.after - memory.before,
-        "largest_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "largest_resident_bytes": status_bytes("VmHWM"),
     }
 
 
@@ -112,7 +116,7 @@ def search(folder: str, queries_path: str, k: str, threads: str, answers_path: s
         "load_seconds": load_seconds,
         "search_seconds": seconds,
         "kept_bytes": memory.after - memory.before,
-        "largest_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "largest_resident_bytes": status_bytes("VmHWM"),
     }
 
 

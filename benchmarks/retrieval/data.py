@@ -17,7 +17,7 @@ import numpy.typing as npt
 Float32Array = npt.NDArray[np.float32]
 Kind = Literal["real", "noise"]
 VECTORS_VARIABLE = "LLMREC_BENCH_VECTORS"
-MOST_QUERIES = 1024
+MOST_QUERIES, HELD_OUT = 1024, 1100
 # Euclidean length of the noise that tells the copies of a row apart: their cosine is about 0.98, as of near-duplicates
 TILE_NOISE = 0.196
 _ROWS_AT_A_TIME = 32_768
@@ -46,8 +46,9 @@ def make(kind: Kind, rows: int, dimension: int, base: Float32Array | None, queri
     if base is None:
         raise ValueError("real data needs base vectors")
     base = cast_dimension(base, dimension)
-    # few base vectors still leave most of them as rows; their queries are then repeated with noise, like the rows
-    held = rng.choice(len(base), min(queries + 76, len(base) // 5), replace=False)
+    # as many for any number of queries, so that runs compare; few base vectors still leave most of them as rows, and
+    # their queries are then repeated with noise, like the rows
+    held = rng.choice(len(base), min(HELD_OUT, len(base) // 5), replace=False)
     return Dataset(kind, tile(np.delete(base, held, 0), rows, rng), tile(base[held], queries, rng))
 
 

@@ -8,16 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Int64Array, as_count, as_texts
-from llmrec_fast.encoding.architectures import SUPPORTED_TYPES, read_architecture
-from llmrec_fast.encoding.batching import pad_batch, plan_batches
+from llmrec_fast.arrays import Float32Array, as_count, as_texts
 from llmrec_fast.encoding.dense import DenseLayers
-from llmrec_fast.encoding.graph import build_graph
-from llmrec_fast.encoding.model_files import ModelFiles, find_model
+from llmrec_fast.encoding.inference import Inference, load_model
+from llmrec_fast.encoding.model_files import find_model
 from llmrec_fast.encoding.pooling import normalize_rows
-from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session, resolve_device
+from llmrec_fast.encoding.session import resolve_device
 from llmrec_fast.encoding.tokens import Tokenizer, check_unicode
-from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.encoding.windows import pool_windows
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.threads import get_threads
@@ -39,7 +36,9 @@ class Encoder:
     long_texts : "truncate" drops what is beyond max_length; "window" encodes overlapping windows and averages their vectors
         by their token counts.
     window_overlap : tokens that neighbouring windows share; None: a quarter of a window.
-    threads : threads of the model; None: `llmrec_fast.get_threads()` at the time of construction.
+    threads : threads of the model; None: `llmrec_fast.get_threads()` at the time of construction. With more than one, the
+        weights are held twice (once for one thread a batch, once for all threads on one batch); a service whose own threads
+        call `encode` side by side has the steadiest latency with 1.
     progress : whether fetching a known model shows a bar.
 
     Raises
@@ -76,10 +75,9 @@ class Encoder:
         self._threads = get_threads() if threads is None else as_count(threads, "threads")
         files = find_model(model, pooling=pooling, progress=progress)
         self._files = files
-        self._pooling = files.pooling
         self._normalize = files.normalize if normalize is None else bool(normalize)
-        self._session, positions = _load_session(files, self._threads)
-        self._max_length = _choose_max_length(max_length, files.max_length, positions)
+        self._model = load_model(files, self._threads)
+        self._max_length = _choose_max_length(max_length, files.max_length, self._model.positions)
         overlap = None
         if long_texts == "window":
             overlap = (
@@ -89,8 +87,9 @@ class Encoder:
             )
         self._tokenizer = Tokenizer(files.tokenizer, self._max_length, overlap, files.lower_case, files.prompt)
         self._long_texts = long_texts
-        self._padding_id = int(files.config.get("pad_token_id") or 0)
-        self._dense = DenseLayers(files.dense, self._session.hidden * len(self._pooling.modes))
+        padding_id = int(files.config.get("pad_token_id") or 0)
+        self._inference = Inference(self._model, files.pooling, padding_id, self._threads)
+        self._dense = DenseLayers(files.dense, self._inference.columns)
 
     @property
     def dimension(self) -> int:
@@ -107,13 +106,13 @@ class Encoder:
         return {
             "model": str(self._files.folder),
             "architecture": str(self._files.config.get("model_type", "unknown")),
-            "source": "safetensors" if isinstance(self._session, GraphSession) else "onnx",
-            "device": self._session.device,
+            "source": self._model.source,
+            "device": self._model.joint.device,
             "threads": self._threads,
             "dimension": self.dimension,
             "max_length": self._max_length,
             "long_texts": self._long_texts,
-            "pooling": "+".join(self._pooling.modes),
+            "pooling": "+".join(self._files.pooling.modes),
             "normalize": self._normalize,
         }
 
@@ -142,7 +141,7 @@ class Encoder:
         lengths = np.fromiter((len(window) for window in tokens.windows), np.int64, len(tokens.windows))
         cut = bool((tokens.counts > 1).any())
         direct = self._normalize and not cut and not self._dense
-        vectors = self._encode_windows(tokens.windows, lengths, direct, show_progress)
+        vectors = self._inference.vectors(tokens.windows, lengths, normalize=direct, show_progress=show_progress)
         if cut:
             vectors = pool_windows(vectors, lengths, tokens.counts, self._threads)
         if self._dense:
@@ -152,38 +151,6 @@ class Encoder:
         if len(places) == len(given):
             return vectors
         return vectors[np.fromiter((places[text] for text in given), np.int64, len(given))]
-
-    def _encode_windows(
-        self, windows: list[Any], lengths: Int64Array, normalize: bool, show_progress: bool | None
-    ) -> Float32Array:
-        from tqdm import tqdm
-
-        vectors = np.zeros((len(windows), self._session.hidden * len(self._pooling.modes)), np.float32)
-        # disable=None: shown on a terminal only
-        disable = None if show_progress is None else not show_progress
-        with tqdm(
-            total=len(windows), desc="encode", unit="text", disable=disable, delay=1.0 * (disable is None)
-        ) as bar:
-            for batch in plan_batches(lengths):
-                ids, batch_lengths = pad_batch([windows[place] for place in batch], self._padding_id)
-                embeddings = self._session.run(ids, batch_lengths)
-                vectors[batch] = self._pooling.apply(
-                    embeddings, batch_lengths.astype(np.int64), normalize=normalize, threads=self._threads
-                )
-                bar.update(len(batch))
-        return vectors
-
-
-def _load_session(files: ModelFiles, threads: int) -> tuple[Session, int | None]:
-    """The session and the most positions it takes. Weights of a known architecture go before an ONNX file."""
-    if files.weights and (files.config.get("model_type") in SUPPORTED_TYPES or files.onnx is None):
-        with WeightFiles(files.weights) as weights:
-            graph = build_graph(read_architecture(files.config, weights.names()), weights)
-        return GraphSession(graph, threads), graph.max_length
-    if files.onnx is None:
-        raise InvalidInput(f"{files.folder} has no weights")
-    positions = files.config.get("max_position_embeddings")
-    return OnnxFileSession(files.onnx, threads), positions if isinstance(positions, int) and positions > 0 else None
 
 
 def _choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:

@@ -35,6 +35,7 @@ class Graph:
     parameters: dict[str, Float32Array]
     hidden: int
     max_length: int
+    vocabulary: int
 
 
 def build_graph(architecture: Architecture, weights: WeightFiles) -> Graph:
@@ -59,7 +60,13 @@ class _Builder:
             states = self._feed_forward(layer, self._attention(layer, states, bias))
         # renaming the last output saves an identity node
         self._nodes[-1].output[0] = OUTPUT
-        return Graph(self._serialise(), self._parameters, architecture.hidden, architecture.max_length)
+        return Graph(
+            self._serialise(),
+            self._parameters,
+            architecture.hidden,
+            architecture.max_length,
+            architecture.vocabulary,
+        )
 
     def _embeddings(self) -> str:
         architecture = self._architecture
@@ -90,10 +97,12 @@ class _Builder:
 
     def _position_ids(self, padding_id: int) -> str:
         """RoBERTa counts the tokens that are not padding from padding_id + 1; padding itself keeps padding_id."""
+        from onnx import TensorProto
+
         padding = self._constant("padding_id", np.array(padding_id, np.int32))
         self._node("Equal", [IDS, padding], "is_padding")
         self._node("Not", ["is_padding"], "is_token")
-        self._node("Cast", ["is_token"], "token_ones", to=6)  # TensorProto.INT32
+        self._node("Cast", ["is_token"], "token_ones", to=TensorProto.INT32)
         self._node("CumSum", ["token_ones", self._constant("time_axis", np.array(1, np.int32))], "token_count")
         self._node("Mul", ["token_count", "token_ones"], "token_rank")
         return self._node("Add", ["token_rank", padding], "position_ids")

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, Graph
+from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.errors import CorruptFile, DeviceUnavailable, InvalidInput, MissingDependency
 
-Int32Array = npt.NDArray[np.int32]
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 _NUMPY_TYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _TOKEN_OUTPUTS = ("token_embeddings", "last_hidden_state")
@@ -64,9 +63,15 @@ class GraphSession:
         options.add_external_initializers(list(graph.parameters), values)
         self._session = onnxruntime.InferenceSession(graph.model, options, providers=["CPUExecutionProvider"])
         self.hidden = graph.hidden
+        self._vocabulary = graph.vocabulary
 
     def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
-        """See `Session.run`."""
+        """See `Session.run`. Raises `InvalidInput` for an id beyond the vocabulary."""
+        if ids.size and int(ids.max()) >= self._vocabulary:
+            raise InvalidInput(
+                f"the tokenizer gives the token {int(ids.max())}, but the model knows {self._vocabulary} tokens: "
+                "tokenizer.json and the weights are not of the same model"
+            )
         output: Float32Array = self._session.run([OUTPUT], {IDS: ids, LENGTHS: lengths})[0]
         return output
 
@@ -85,6 +90,7 @@ class OnnxFileSession:
         except Exception as error:
             # ONNX Runtime's exceptions share no public base class; whichever it is, this file cannot be run
             raise CorruptFile(f"ONNX Runtime cannot load {path}: {error}") from error
+        self._path = path
         self._types = {item.name: item.type for item in self._session.get_inputs()}
         unknown = [name for name in self._types if name not in ("input_ids", "attention_mask", "token_type_ids")]
         if unknown or "input_ids" not in self._types:
@@ -98,14 +104,21 @@ class OnnxFileSession:
         self._output, self.hidden = self._find_output(path)
 
     def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
-        """See `Session.run`."""
+        """See `Session.run`. Raises `InvalidInput` where the model cannot process the tokens."""
         arrays = {"input_ids": ids}
         if "attention_mask" in self._types:
             arrays["attention_mask"] = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
         if "token_type_ids" in self._types:
             arrays["token_type_ids"] = np.zeros_like(ids)
         feed = {name: array.astype(_NUMPY_TYPES[self._types[name]], copy=False) for name, array in arrays.items()}
-        return np.asarray(self._session.run([self._output], feed)[0], dtype=np.float32)
+        try:
+            output = self._session.run([self._output], feed)[0]
+        except Exception as error:
+            # as above: no public base class
+            raise InvalidInput(
+                f"{self._path} cannot process {ids.shape[0]} texts of up to {ids.shape[1]} tokens: {error}"
+            ) from error
+        return np.asarray(output, dtype=np.float32)
 
     def _find_output(self, path: Path) -> tuple[str, int]:
         """The output with a vector a token: by its usual name, else the first with three dimensions."""
@@ -144,5 +157,7 @@ def _options(onnxruntime: Any, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # idle workers would spin for the next operator and hold the cores that the search after it needs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: what matters is raised
     return options

@@ -90,10 +90,9 @@ def _read_text(path: Path, stream: IO[bytes], header: bool) -> tuple[list[str], 
         columns = columns or len(lines[0].split(b" ")) - 1
         if columns < 1:
             raise CorruptFile(f"{path}, line {first}: expected a word and its numbers; got {lines[0][:60]!r}")
-        parts = [line.rsplit(b" ", columns) for line in lines]
-        vectors = _parse_block(path, first, parts, columns)
-        words += [_decode(path, f"line {first + place}", part[0]) for place, part in enumerate(parts)]
-        blocks.append(vectors)
+        parts = [_split_line(line, columns) for line in lines]
+        blocks.append(_parse_block(path, first, parts, columns))
+        words += [_decode(path, f"line {first + place}", word) for place, (word, _) in enumerate(parts)]
     if expected is not None and len(words) != expected:
         raise CorruptFile(f"{path}, line 1 promises {expected} words; the file has {len(words)}")
     if not words:
@@ -113,21 +112,30 @@ def _blocks_of_lines(stream: IO[bytes], first: int) -> Iterator[tuple[int, list[
         yield first, lines
 
 
-def _parse_block(path: Path, first: int, parts: list[list[bytes]], columns: int) -> Float32Array:
+def _split_line(line: bytes, columns: int) -> tuple[bytes, bytes]:
+    """The word and the text of its numbers: the last `columns` fields, or all but the first where there are fewer."""
+    if line.count(b" ") <= columns:
+        word, _, numbers = line.partition(b" ")
+        return word, numbers
+    fields = line.rsplit(b" ", columns)
+    return fields[0], b" ".join(fields[1:])
+
+
+def _parse_block(path: Path, first: int, parts: list[tuple[bytes, bytes]], columns: int) -> Float32Array:
     """All numbers of a block at once; where that fails, line by line, to name the one that is damaged."""
-    if all(len(part) == columns + 1 for part in parts):
-        text = b" ".join(number for part in parts for number in part[1:])
-        values = _parse_numbers(text)
+    if all(numbers.count(b" ") == columns - 1 for _, numbers in parts):
+        values = _parse_numbers(b" ".join(numbers for _, numbers in parts))
         if values is not None and len(values) == len(parts) * columns and np.isfinite(values).all():
             return values.reshape(len(parts), columns)
-    for number, part in enumerate(parts, first):
-        if len(part) != columns + 1:
+    for number, (word, numbers) in enumerate(parts, first):
+        found = len(numbers.split())
+        if found != columns:
             raise CorruptFile(
-                f"{path}, line {number}: expected a word and {columns} numbers; found {len(part) - 1} after the word"
+                f"{path}, line {number}: expected a word and {columns} numbers; found {found} after the word"
             )
-        values = _parse_numbers(b" ".join(part[1:]))
+        values = _parse_numbers(numbers)
         if values is None or len(values) != columns or not np.isfinite(values).all():
-            raise CorruptFile(f"{path}, line {number}: expected {columns} finite numbers after {part[0][:40]!r}")
+            raise CorruptFile(f"{path}, line {number}: expected {columns} finite numbers after {word[:40]!r}")
     raise CorruptFile(f"{path}, lines {first} to {first + len(parts) - 1} cannot be read as numbers")
 
 

@@ -97,6 +97,7 @@ class WordVectors:
         normalize: bool = False,
         stop_words: Iterable[str] | Literal["english"] | None = None,
         lower_case: bool | None = None,
+        word_pattern: str = _WORD,
         threads: int | None = None,
     ) -> WordVectors:
         """Read word vectors from a file.
@@ -107,7 +108,7 @@ class WordVectors:
         vocabulary : the words of a table, one a row: txt (a word a line), json (a list, or an object from word to row) or
             parquet (needs pyarrow). An npz may hold them itself.
         format : "word2vec", "word2vec-binary", "glove" or "table"; None: by the file's name and first line.
-        pooling, normalize, stop_words, lower_case, threads : as for `WordVectors`.
+        pooling, normalize, stop_words, lower_case, word_pattern, threads : as for `WordVectors`.
 
         Raises
         ------
@@ -122,6 +123,7 @@ class WordVectors:
             normalize=normalize,
             stop_words=stop_words,
             lower_case=lower_case,
+            word_pattern=word_pattern,
             threads=threads,
         )
 

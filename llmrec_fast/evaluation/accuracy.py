@@ -3,8 +3,10 @@
 Each function gives one value a user, (users,) float64, from the hits of one ranking pass. For all of them
 
 - R is the set of a user's different relevant ids, h_j is 1 if the recommendation at rank j (from 1) is a hit;
-- relevance is binary, and the order of the recommendations is taken as given, so ties do not arise here: whoever made
-  the list has broken them;
+- graded relevance matters to the two NDCGs alone: the others take every id with a gain above 0 as relevant, as trec_eval
+  does by default; an id that was not judged is not relevant;
+- the order of the recommendations is taken as given, so ties do not arise here: whoever made the list has broken them
+  (`adapters.py` does it as trec_eval);
 - a list shorter than k counts as filled up with misses, and an id that repeats counts once, at its first rank;
 - a user without relevant ids has no value (NaN) and is left out of the mean, as pytrec_eval leaves out a query that the
   judgements do not name. A user with relevant ids and no recommendations counts with 0.
@@ -16,8 +18,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmrec_fast.arrays import Float64Array
+from llmrec_fast.arrays import Float64Array, Int64Array
+from llmrec_fast.errors import InvalidInput
 from llmrec_fast.evaluation.ranking import Ranking
+
+_LARGEST_EXPONENT = 500  # 2^500 still leaves room to sum and to square
 
 
 def precision(ranking: Ranking, k: int) -> Float64Array:
@@ -49,15 +54,32 @@ def r_precision(ranking: Ranking, k: int) -> Float64Array:
 
 
 def ndcg(ranking: Ranking, k: int) -> Float64Array:
-    """Normalised discounted cumulative gain, binary gain, the ideal list holding min(k, |R|) hits.
+    """Normalised discounted cumulative gain with the gains as they are (linear), 1 each if relevance is binary.
 
-    sum_{j <= k} h_j / log2(j + 1), divided by sum_{j <= min(k, |R|)} 1 / log2(j + 1) (Jaervelin and Kekaelaeinen 2002).
-    Equals pytrec_eval `ndcg_cut_k`, RecTools `NDCG(divide_by_achievable=True)`.
+    sum_{j <= k} g_j / log2(j + 1), g_j being 0 for a miss, divided by the same sum over the user's min(k, |R|) largest
+    gains in falling order (Jaervelin and Kekaelaeinen 2002). Equals pytrec_eval `ndcg_cut_k`, ranx `ndcg@k`, RecTools
+    `NDCG(divide_by_achievable=True)`.
     """
-    gains = ranking.sum_over_hits(1.0 / np.log2(ranking.hit_ranks + 2.0), k)
+    if ranking.relevance.gains is not None:
+        users, ranks, gains = ranking.relevance.best_first
+        return _graded_ndcg(ranking, k, ranking.hit_gains, users, ranks, gains)
+    reached = ranking.sum_over_hits(1.0 / np.log2(ranking.hit_ranks + 2.0), k)
     deepest = max(1, min(k, int(ranking.relevant_counts.max())))
     ideal = np.append(0.0, np.cumsum(1.0 / np.log2(np.arange(deepest) + 2.0)))
-    return _of_judged(ranking, gains / ideal[np.minimum(_relevant(ranking), deepest)])
+    return _of_judged(ranking, reached / ideal[np.minimum(_relevant(ranking), deepest)])
+
+
+def ndcg_exponential(ranking: Ranking, k: int) -> Float64Array:
+    """`ndcg` with the gain 2^g - 1 in place of g, so that high grades weigh more (Burges et al. 2005).
+
+    The same as `ndcg` if relevance is binary. Equals ranx `ndcg_burges@k`.
+    """
+    if ranking.relevance.gains is None:
+        return ndcg(ranking, k)
+    users, ranks, gains = ranking.relevance.best_first
+    if len(gains) and gains.max() > _LARGEST_EXPONENT:
+        raise InvalidInput(f"gains up to {gains.max():g} are too large for 2^gain - 1; at most {_LARGEST_EXPONENT}")
+    return _graded_ndcg(ranking, k, _exponential(ranking.hit_gains), users, ranks, _exponential(gains))
 
 
 def average_precision(ranking: Ranking, k: int) -> Float64Array:
@@ -79,7 +101,23 @@ def reciprocal_rank(ranking: Ranking, k: int) -> Float64Array:
     return _of_judged(ranking, ranking.sum_over_hits(first, k))
 
 
-def _relevant(ranking: Ranking) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _graded_ndcg(
+    ranking: Ranking, k: int, hit_gains: Float64Array, users: Int64Array, ranks: Int64Array, best_gains: Float64Array
+) -> Float64Array:
+    """`users`, `ranks` and `best_gains` are the ideal lists of all users, as `Relevance.best_first` has them."""
+    reached = ranking.sum_over_hits(hit_gains / np.log2(ranking.hit_ranks + 2.0), k)
+    within = ranks < k
+    discounted = best_gains[within] / np.log2(ranks[within] + 2.0)
+    ideal = np.bincount(users[within], weights=discounted, minlength=ranking.users)
+    return _of_judged(ranking, reached / np.where(ideal > 0, ideal, 1.0))
+
+
+def _exponential(gains: Float64Array) -> Float64Array:
+    grown: Float64Array = np.expm1(gains * np.log(2.0))
+    return grown
+
+
+def _relevant(ranking: Ranking) -> Int64Array:
     """|R|, with 1 in place of 0: those users' values are replaced by NaN in the end."""
     return np.maximum(ranking.relevant_counts, 1)
 

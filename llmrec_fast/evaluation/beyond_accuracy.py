@@ -12,68 +12,27 @@ from functools import cached_property
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count, as_int64, as_matrix
+from llmrec_fast.arrays import Float64Array, Int64Array
 from llmrec_fast.errors import InvalidInput
+from llmrec_fast.evaluation.catalogue import Catalogue
 from llmrec_fast.evaluation.ranking import Ranking
+from llmrec_fast.evaluation.relevance import Relevance
 from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 
 _USERS_WORTH_A_THREAD = 100
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """What is known of the items that can be recommended; every part is optional and checked when it is given.
-
-    Attributes
-    ----------
-    n_items : number of items.
-    item_counts : (n_items,) int64, training interactions of each item.
-    item_vectors : (n_items, d) float32.
-    item_ids : (n_items,) int64, the id of each item; without them ids are positions, 0 to n_items - 1.
-    """
-
-    n_items: int | None
-    item_counts: Int64Array | None
-    item_vectors: Float32Array | None
-    item_ids: Int64Array | None
-
-    @staticmethod
-    def check(
-        n_items: int | None,
-        item_counts: ArrayLike | None,
-        item_vectors: ArrayLike | None,
-        item_ids: ArrayLike | None,
-    ) -> Catalogue:
-        """A catalogue from what a caller gave. Raises `InvalidInput` where the parts do not fit together."""
-        size = None if n_items is None else as_count(n_items, "n_items")
-        counts = None if item_counts is None else as_int64(item_counts, "item_counts")
-        vectors = None if item_vectors is None else as_matrix(item_vectors, "item_vectors")
-        ids = None if item_ids is None else as_int64(item_ids, "item_ids")
-        sizes = {
-            "n_items": size,
-            "item_counts": None if counts is None else len(counts),
-            "item_vectors": None if vectors is None else len(vectors),
-            "item_ids": None if ids is None else len(ids),
-        }
-        given = {name: length for name, length in sizes.items() if length is not None}
-        if len(set(given.values())) > 1:
-            raise InvalidInput(f"n_items, item_counts, item_vectors and item_ids must be of one length; got {given}")
-        if 0 in given.values():
-            raise InvalidInput(f"the catalogue is empty; got {given}")
-        if counts is not None and counts.min() < 0:
-            raise InvalidInput(f"item_counts must not be negative; got {counts.min()} at {int(np.argmin(counts))}")
-        if ids is not None and len(np.unique(ids)) != len(ids):
-            raise InvalidInput("item_ids must not repeat an id")
-        return Catalogue(next(iter(given.values()), None), counts, vectors, ids)
-
-
-@dataclass(frozen=True)
 class RecommendedLists:
-    """The recommendations of a ranking pass, the catalogue they are from, and the values of k in use, ascending."""
+    """The recommendations of a ranking pass, the catalogue they are from, and the values of k in use, ascending.
+
+    `histories`, where they are given, are the items that each user knew before.
+    """
 
     ranking: Ranking
     catalogue: Catalogue
     cuts: tuple[int, ...]
+    histories: Relevance | None = None
 
     @property
     def lengths(self) -> Int64Array:
@@ -95,25 +54,7 @@ class RecommendedLists:
     @cached_property
     def positions(self) -> Int64Array:
         """`ids` as positions in the catalogue, padding still -1. Raises `InvalidInput` on an id that is not in it."""
-        size, ids = self.n_items, self.ids
-        if ids.size == 0:
-            return ids
-        if self.catalogue.item_ids is None:
-            low, high = int(ids.min()), int(ids.max())
-            if low < -1 or high >= size:
-                raise InvalidInput(
-                    f"recommended holds the id {high if high >= size else low}, but without item_ids an id is a "
-                    f"position in the catalogue, 0 to {size - 1}"
-                )
-            return ids
-        order = np.argsort(self.catalogue.item_ids)
-        known = self.catalogue.item_ids[order]
-        places = np.minimum(np.searchsorted(known, ids), size - 1)
-        missing = (known[places] != ids) & (ids != -1)
-        if missing.any():
-            raise InvalidInput(f"recommended holds the id {ids[missing][0]}, which item_ids does not have")
-        positions: Int64Array = np.where(ids == -1, -1, order[places]).astype(np.int64, copy=False)
-        return positions
+        return self.catalogue.positions_of(self.ids, "recommended")
 
     def mean_of(self, item_values: Float64Array, k: int) -> Float64Array:
         """(users,) mean of the items' values over each user's first k recommendations."""
@@ -144,6 +85,17 @@ class RecommendedLists:
         if self.catalogue.item_counts is None:
             raise InvalidInput("item_counts are not known")
         return self.catalogue.item_counts
+
+    @cached_property
+    def history_popularity(self) -> Float64Array:
+        """(users,) mean training interactions of the different items in each user's history, NaN where it has none."""
+        if self.histories is None:
+            raise InvalidInput("histories are not known")
+        users, ids = self.histories.users_and_ids()
+        counts = self.counts[self.catalogue.positions_of(ids, "histories")]
+        sums = np.bincount(users, weights=counts, minlength=self.ranking.users)
+        sizes = self.histories.counts
+        return np.where(sizes > 0, sums / np.maximum(sizes, 1), np.nan)
 
     @cached_property
     def mean_distances(self) -> Float64Array:
@@ -188,6 +140,41 @@ def gini(lists: RecommendedLists, k: int) -> float:
     return float(((2 * places - n - 1) * shown).sum() / (n * shown.sum()))
 
 
+def entropy(lists: RecommendedLists, k: int) -> float:
+    """Shannon entropy of what is shown, in bits: 0 if always the same item, log2(n) if all n items equally often.
+
+    With p_i the share of item i among all places in the first k of the lists, - sum_i p_i log2 p_i (the distributional
+    coverage of Shani and Gunawardana, Recommender Systems Handbook 2011). NaN if nothing is recommended.
+    """
+    shown = lists.exposure(k).astype(np.float64)
+    if len(shown) == 0:
+        return float("nan")
+    total = shown.sum()
+    return float(np.log2(total) - (shown * np.log2(shown)).sum() / total)
+
+
+def user_coverage(lists: RecommendedLists, k: int) -> float:
+    """Share of all users whose list holds at least k recommendations; k = 1 asks who gets any at all.
+
+    Users without relevant ids count too: whether there is something to show does not depend on what is liked later.
+    """
+    return float((lists.lengths >= k).mean())
+
+
+def popularity_lift(lists: RecommendedLists, k: int) -> float:
+    """How much more popular the recommendations are than what their users knew: 0 is none, 1 is twice as popular.
+
+    With a(u) the mean count of user u's first k recommendations and h(u) that of the different items in u's history,
+    mean_u a(u) / mean_u h(u) - 1 over users who have both (delta GAP, Abdollahpouri et al. 2019, all users as one
+    group). NaN if nobody has both, or no history holds an item with interactions.
+    """
+    shown, known = average_popularity(lists, k), lists.history_popularity
+    both = ~(np.isnan(shown) | np.isnan(known))
+    if not both.any() or known[both].sum() == 0:
+        return float("nan")
+    return float(shown[both].sum() / known[both].sum() - 1)
+
+
 def novelty(lists: RecommendedLists, k: int) -> Float64Array:
     """Mean self-information of the recommended items: mean of -log2(count_i / all interactions), in bits.
 
@@ -220,6 +207,30 @@ def serendipity(lists: RecommendedLists, k: int) -> Float64Array:
     surprise = np.maximum(0.0, (n - ranking.hit_ranks) / n - expected[items])
     lengths = np.maximum(np.minimum(lists.lengths, k), 1)
     return np.where(ranking.relevant_counts > 0, ranking.sum_over_hits(surprise, k) / lengths, np.nan)
+
+
+def auc(lists: RecommendedLists, k: int) -> Float64Array:
+    """How probably a random relevant item stands before a random other one, all that is not shown being tied at the end.
+
+    With m_j the misses before hit j, H hits and M misses in the first k, and N = n - |R| items that are not relevant:
+    (sum_j (N - m_j) + (|R| - H) (N - M) / 2) / (|R| N). Known items count among the N, as no mask is known here; with
+    complete lists this is the usual area under the ROC curve. Equals implicit `AUC_at_k`. A user without relevant ids
+    has no value, nor has one to whom everything is relevant.
+    """
+    ranking, n = lists.ranking, lists.n_items
+    relevant = ranking.relevant_counts
+    if relevant.max() > n:
+        user = int(np.argmax(relevant))
+        raise InvalidInput(f"relevant holds {relevant[user]} different ids for user {user}, but n_items is {n}")
+    others = n - relevant
+    # an id that a row repeats is a miss each time, so that there may be more misses than other items
+    before = np.minimum(ranking.hit_ranks - (ranking.hit_ordinals - 1), others[ranking.hit_users])
+    won = ranking.sum_over_hits((others[ranking.hit_users] - before).astype(np.float64), k)
+    hits = ranking.hits_within(k)
+    unseen = np.maximum(others - (np.minimum(lists.lengths, k) - hits), 0.0)
+    pairs = relevant * others
+    values = (won + (relevant - hits) * unseen / 2) / np.maximum(pairs, 1)
+    return np.where(pairs > 0, values, np.nan)
 
 
 def diversity(lists: RecommendedLists, k: int) -> Float64Array:

@@ -16,9 +16,10 @@ import numpy as np
 from llmrec_fast.arrays import ArrayLike, Float64Array, as_texts
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.evaluation import accuracy, beyond_accuracy
-from llmrec_fast.evaluation.beyond_accuracy import Catalogue, RecommendedLists
+from llmrec_fast.evaluation.beyond_accuracy import RecommendedLists
+from llmrec_fast.evaluation.catalogue import Catalogue
 from llmrec_fast.evaluation.ranking import Ranking, rank
-from llmrec_fast.evaluation.relevance import Relevant
+from llmrec_fast.evaluation.relevance import Gains, Relevant, as_relevance
 
 _AccuracyMetric: TypeAlias = Callable[[Ranking, int], Float64Array]
 _ListMetric: TypeAlias = Callable[[RecommendedLists, int], Float64Array]
@@ -31,10 +32,12 @@ _ACCURACY: dict[str, _AccuracyMetric] = {
     "hit_rate": accuracy.hit_rate,
     "r_precision": accuracy.r_precision,
     "ndcg": accuracy.ndcg,
+    "ndcg_exponential": accuracy.ndcg_exponential,
     "map": accuracy.average_precision,
     "mrr": accuracy.reciprocal_rank,
 }
 _LISTS: dict[str, _ListMetric] = {
+    "auc": beyond_accuracy.auc,
     "novelty": beyond_accuracy.novelty,
     "average_popularity": beyond_accuracy.average_popularity,
     "serendipity": beyond_accuracy.serendipity,
@@ -42,17 +45,23 @@ _LISTS: dict[str, _ListMetric] = {
 }
 _OVERALL: dict[str, _OverallMetric] = {
     "coverage": beyond_accuracy.coverage,
+    "user_coverage": beyond_accuracy.user_coverage,
     "gini": beyond_accuracy.gini,
+    "entropy": beyond_accuracy.entropy,
+    "popularity_lift": beyond_accuracy.popularity_lift,
 }
 _NEEDS: dict[str, tuple[str, ...]] = {
+    "auc": ("n_items",),
     "coverage": ("n_items",),
     "gini": ("n_items",),
+    "entropy": ("n_items",),
+    "popularity_lift": ("item_counts", "histories"),
     "novelty": ("item_counts",),
     "average_popularity": ("item_counts",),
     "serendipity": ("item_counts",),
     "diversity": ("item_vectors",),
 }
-_NEED_RELEVANT = {*_ACCURACY, "serendipity"}
+_NEED_RELEVANT = {*_ACCURACY, "auc", "serendipity"}
 
 METRICS: tuple[str, ...] = (*_ACCURACY, *_LISTS, *_OVERALL)
 """The names that `evaluate` knows, to be followed by `@k`."""
@@ -70,6 +79,8 @@ def evaluate(
     relevant: Relevant,
     metrics: Sequence[str],
     *,
+    gains: Gains | None = None,
+    histories: Relevant | None = None,
     n_items: int | None = None,
     item_counts: ArrayLike | None = None,
     item_vectors: ArrayLike | None = None,
@@ -83,8 +94,12 @@ def evaluate(
     relevant : what is relevant to each user: a list of id arrays, a tuple `(indptr, ids)` in CSR form, or a dict from row
         number of `recommended` (0 to users - 1) to ids. An id that is there twice counts once.
     metrics : names such as "ndcg@10": one of `METRICS`, then @, then the cut-off k.
-    n_items : size of the catalogue, for coverage and gini; known from the next three where one of them is given.
-    item_counts : (n_items,) training interactions of each item, for novelty, average_popularity and serendipity.
+    gains : how relevant each of those ids is, for ndcg and ndcg_exponential: numbers in the form of `relevant`, for a CSR
+        pair one array beside its ids. An id whose gain is 0 or less is not relevant. Default: 1 each.
+    histories : what each user knew before, in the form of `relevant`, for popularity_lift.
+    n_items : size of the catalogue, for auc, coverage, gini and entropy; known from the next three where one of them is given.
+    item_counts : (n_items,) training interactions of each item, for novelty, average_popularity,
+        popularity_lift and serendipity.
     item_vectors : (n_items, d) vectors of the items, for diversity.
     item_ids : (n_items,) ids of the rows of the former two; without it an id is the number of its row.
 
@@ -99,7 +114,7 @@ def evaluate(
     - A list shorter than k, or a `recommended` narrower than k, counts as filled up with misses: precision@10 of 5
       recommendations divides by 10.
     - An id that a row repeats is a hit once, at its first rank.
-    - Users without relevant ids are left out of the mean of accuracy metrics and serendipity. Users without
+    - Users without relevant ids are left out of the mean of accuracy metrics, auc and serendipity. Users without
       recommendations count there with 0, and are left out of the mean of novelty, average_popularity and diversity, which
       is NaN if no user has any.
 
@@ -116,7 +131,7 @@ def evaluate(
     """
     requests = _parse(metrics)
     catalogue = Catalogue.check(n_items, item_counts, item_vectors, item_ids)
-    results = _compute(recommended, relevant, requests, catalogue)
+    results = _compute(recommended, relevant, requests, catalogue, gains, histories)
     return {name: values if isinstance(values, float) else _mean(values) for name, values in results.items()}
 
 
@@ -125,6 +140,8 @@ def evaluate_per_user(
     relevant: Relevant,
     metrics: Sequence[str],
     *,
+    gains: Gains | None = None,
+    histories: Relevant | None = None,
     n_items: int | None = None,
     item_counts: ArrayLike | None = None,
     item_vectors: ArrayLike | None = None,
@@ -132,14 +149,15 @@ def evaluate_per_user(
 ) -> dict[str, Float64Array]:
     """As `evaluate`, with each user's value in place of the mean: (users,) float64, NaN where a user has none.
 
-    For confidence intervals and paired tests. Metrics that have no value for a single user (coverage, gini) are refused.
+    For confidence intervals (`bootstrap_interval`) and paired tests. Metrics that have no value for a single user
+    (coverage, user_coverage, gini, entropy, popularity_lift) are refused.
     """
     requests = _parse(metrics)
     for request in requests:
         if request.metric in _OVERALL:
             raise InvalidInput(f"{request.metric} is a property of all lists together and has no value for a user")
     catalogue = Catalogue.check(n_items, item_counts, item_vectors, item_ids)
-    results = _compute(recommended, relevant, requests, catalogue)
+    results = _compute(recommended, relevant, requests, catalogue, gains, histories)
     return {name: values for name, values in results.items() if not isinstance(values, float)}
 
 
@@ -159,15 +177,21 @@ def _parse(metrics: Sequence[str]) -> list[_Request]:
 
 
 def _compute(
-    recommended: ArrayLike, relevant: Relevant, requests: list[_Request], catalogue: Catalogue
+    recommended: ArrayLike,
+    relevant: Relevant,
+    requests: list[_Request],
+    catalogue: Catalogue,
+    gains: Gains | None,
+    histories: Relevant | None,
 ) -> dict[str, Float64Array | float]:
     for request in requests:
         for need in _NEEDS.get(request.metric, ()):
-            if getattr(catalogue, need) is None:
+            if (histories if need == "histories" else getattr(catalogue, need)) is None:
                 raise InvalidInput(f"{request.name} needs {need}=")
     cuts = tuple(sorted({request.k for request in requests}))
-    ranking = rank(recommended, relevant, cuts[-1])
-    lists = RecommendedLists(ranking, catalogue, cuts)
+    ranking = rank(recommended, relevant, cuts[-1], gains)
+    known = None if histories is None else as_relevance(histories, ranking.users, name="histories")
+    lists = RecommendedLists(ranking, catalogue, cuts, known)
     results: dict[str, Float64Array | float] = {}
     for request in requests:
         if request.metric in _NEED_RELEVANT and not ranking.relevant_counts.any():

@@ -12,7 +12,7 @@ import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float64Array, Int64Array
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.evaluation.relevance import Relevant, as_relevance
+from llmrec_fast.evaluation.relevance import Gains, Relevance, Relevant, as_relevance
 from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 
 _LOOKUPS_WORTH_A_THREAD = 50_000
@@ -26,14 +26,14 @@ class Ranking:
     ----------
     recommended : (users, width) int64, padded with -1 at the end of rows.
     lengths : (users,) int64, number of ids in each row.
-    relevant_counts : (users,) int64, number of different relevant ids of each user.
+    relevance : what is relevant to each user.
     hit_users, hit_ranks : (hits,) int64: user and rank (0 is the first) of every relevant recommendation, by user and
         then rank. An id that a row repeats is a hit where it first stands and a miss afterwards.
     """
 
     recommended: Int64Array
     lengths: Int64Array
-    relevant_counts: Int64Array
+    relevance: Relevance
     hit_users: Int64Array
     hit_ranks: Int64Array
 
@@ -41,6 +41,26 @@ class Ranking:
     def users(self) -> int:
         """Number of users."""
         return len(self.recommended)
+
+    @property
+    def relevant_counts(self) -> Int64Array:
+        """(users,) int64, number of different relevant ids of each user."""
+        return self.relevance.counts
+
+    @cached_property
+    def hit_gains(self) -> Float64Array:
+        """(hits,) the gain of every hit: 1 if relevance is binary."""
+        gains = self.relevance.gains
+        if gains is None or len(self.hit_users) == 0:
+            return np.ones(len(self.hit_users))
+        # users and their ids ascend, so that a pair is found by its place among all pairs
+        users, ids = self.relevance.users_and_ids()
+        sought = self.recommended[self.hit_users, self.hit_ranks]
+        both = np.concatenate([ids, sought])
+        codes = np.unique(both, return_inverse=True)[1]
+        width = int(codes.max()) + 1
+        keys = users * width + codes[: len(ids)]
+        return gains[np.searchsorted(keys, self.hit_users * width + codes[len(ids) :])]
 
     @cached_property
     def hit_ordinals(self) -> Int64Array:
@@ -60,7 +80,7 @@ class Ranking:
         return sums.astype(np.float64, copy=False)
 
 
-def rank(recommended: ArrayLike, relevant: Relevant, k: int) -> Ranking:
+def rank(recommended: ArrayLike, relevant: Relevant, k: int, gains: Gains | None = None) -> Ranking:
     """Check both arguments and find the hits among the first k recommendations of each user.
 
     Cost: one binary search a recommendation, users shared between threads.
@@ -68,12 +88,12 @@ def rank(recommended: ArrayLike, relevant: Relevant, k: int) -> Ranking:
     Raises
     ------
     InvalidInput : `recommended` is no (users, width) array of integers, has no user, or an id after padding; `relevant`
-        as in `as_relevance`.
+        and `gains` as in `as_relevance`.
     """
     from llmrec_fast.evaluation import compiled
 
     ids = _as_ids(recommended)
-    relevance = as_relevance(relevant, len(ids))
+    relevance = as_relevance(relevant, len(ids), gains)
     hits = np.zeros((len(ids), min(k, ids.shape[1])), dtype=np.bool_)
     lengths = np.zeros(len(ids), dtype=np.int64)
     pieces = split_range(len(ids), min(get_threads(), 1 + ids.size // _LOOKUPS_WORTH_A_THREAD))
@@ -89,7 +109,7 @@ def rank(recommended: ArrayLike, relevant: Relevant, k: int) -> Ranking:
             raise InvalidInput(f"recommended has an id after the padding -1 in row {user}; padding must end a row")
     places = np.flatnonzero(hits)
     hit_users, hit_ranks = np.divmod(places, max(1, hits.shape[1]))
-    return Ranking(ids, lengths, relevance.counts, hit_users, hit_ranks)
+    return Ranking(ids, lengths, relevance, hit_users, hit_ranks)
 
 
 def _as_ids(recommended: ArrayLike) -> Int64Array:

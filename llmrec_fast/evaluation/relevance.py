@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_fast.arrays import ArrayLike, Int64Array, as_count, as_int64
+from llmrec_fast.arrays import ArrayLike, Float64Array, Int64Array, as_count, as_int64
 from llmrec_fast.errors import InvalidInput
+from llmrec_fast.evaluation.columns import as_float64
 from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 
 Relevant: TypeAlias = tuple[ArrayLike, ArrayLike] | Sequence[ArrayLike] | Mapping[int, ArrayLike]
+Gains: TypeAlias = npt.NDArray[Any] | Sequence[float] | Sequence[ArrayLike] | Mapping[int, ArrayLike]
 
 _PADDING = -1
 _IDS_WORTH_A_THREAD = 100_000
@@ -31,14 +34,32 @@ class Relevance:
     offsets : (users,) int64, where a user's ids begin in `ids`.
     counts : (users,) int64, how many different ones there are.
     ids : int64; between two users' ids there may be unused places.
+    gains : float64 beside `ids`, all above 0, for graded relevance; None if relevance is binary. With gains, `ids` has
+        no unused places.
     """
 
     offsets: Int64Array
     counts: Int64Array
     ids: Int64Array
+    gains: Float64Array | None = None
+
+    def users_and_ids(self) -> tuple[Int64Array, Int64Array]:
+        """Each relevant (user, id) pair once, by user: two int64 arrays of one length."""
+        users = np.repeat(np.arange(len(self.counts)), self.counts)
+        starts = np.cumsum(self.counts) - self.counts
+        return users, self.ids[np.arange(len(users)) - starts[users] + self.offsets[users]]
+
+    @cached_property
+    def best_first(self) -> tuple[Int64Array, Int64Array, Float64Array]:
+        """User, rank (0 is the best) and gain of every relevant id in the order of each user's ideal list."""
+        if self.gains is None:
+            raise InvalidInput("relevance without gains has no ideal order")
+        users = np.repeat(np.arange(len(self.counts)), self.counts)
+        order = np.lexsort((-self.gains, users))
+        return users, np.arange(len(users)) - self.offsets[users], self.gains[order]
 
 
-def as_relevance(relevant: Relevant, users: int) -> Relevance:
+def as_relevance(relevant: Relevant, users: int, gains: Gains | None = None, name: str = "relevant") -> Relevance:
     """Check and sort `relevant`; ids that a user has twice count once.
 
     Parameters
@@ -46,30 +67,37 @@ def as_relevance(relevant: Relevant, users: int) -> Relevance:
     relevant : a tuple `(indptr, ids)` in CSR form, or a list with one array of ids a user, or a dict from row number
         (0 to users - 1) to ids; users that a dict does not name have no relevant ids.
     users : number of users.
+    gains : how relevant each id is, in the same form: (n,) numbers beside the ids of a CSR pair, or a list or dict of
+        arrays as long as those of `relevant`. An id whose gain is 0 or less is not relevant; of an id that a user has
+        twice the larger gain counts.
+    name : what the caller calls `relevant`, for messages.
 
     Raises
     ------
-    InvalidInput : another number of users, ids that are no integers or -1 (the padding), a broken indptr.
+    InvalidInput : another number of users, ids that are no integers or -1 (the padding), a broken indptr, gains that do
+        not fit or are not finite.
     """
     if isinstance(relevant, tuple):
         if len(relevant) != 2:
-            raise InvalidInput(f"relevant as a tuple must be (indptr, ids); got {len(relevant)} elements; use a list")
-        indptr, ids = _check_csr(relevant[0], relevant[1], users)
+            raise InvalidInput(f"{name} as a tuple must be (indptr, ids); got {len(relevant)} elements; use a list")
+        indptr, ids = _check_csr(relevant[0], relevant[1], users, name)
     elif isinstance(relevant, Mapping):
-        indptr, ids = _concatenate([relevant.get(user, ()) for user in _check_keys(relevant, users)])
+        indptr, ids = _concatenate([relevant.get(user, ()) for user in _check_keys(relevant, users, name)], name)
     elif isinstance(relevant, Sequence | np.ndarray):
         if len(relevant) != users:
-            raise InvalidInput(f"relevant must have one array of ids for each of {users} users; got {len(relevant)}")
-        indptr, ids = _concatenate(relevant)
+            raise InvalidInput(f"{name} must have one array of ids for each of {users} users; got {len(relevant)}")
+        indptr, ids = _concatenate(relevant, name)
     else:
         raise InvalidInput(
-            "relevant must be a list of id arrays, a tuple (indptr, ids) or a dict from row number to ids; "
+            f"{name} must be a list of id arrays, a tuple (indptr, ids) or a dict from row number to ids; "
             f"got {type(relevant).__name__}"
         )
     if (ids == _PADDING).any():
         user = int(np.searchsorted(indptr, np.argmax(ids == _PADDING), side="right")) - 1
-        raise InvalidInput(f"relevant holds the id -1 for user {user}; -1 is the padding of recommendations")
-    return _sorted(indptr, ids)
+        raise InvalidInput(f"{name} holds the id -1 for user {user}; -1 is the padding of recommendations")
+    if gains is None:
+        return _sorted(indptr, ids)
+    return _sorted_with_gains(indptr, ids, _check_gains(relevant, gains, indptr))
 
 
 def group_items(user_positions: ArrayLike, item_ids: ArrayLike, users: int) -> tuple[Int64Array, Int64Array]:
@@ -95,44 +123,73 @@ def group_items(user_positions: ArrayLike, item_ids: ArrayLike, users: int) -> t
     return indptr, ids[np.argsort(rows, kind="stable")]
 
 
-def _check_csr(indptr: ArrayLike, ids: ArrayLike, users: int) -> tuple[Int64Array, Int64Array]:
-    offsets = as_int64(indptr, "relevant's indptr")
-    values = as_int64(ids, "relevant's ids")
+def _check_csr(indptr: ArrayLike, ids: ArrayLike, users: int, name: str) -> tuple[Int64Array, Int64Array]:
+    offsets = as_int64(indptr, f"{name}'s indptr")
+    values = as_int64(ids, f"{name}'s ids")
     if len(offsets) != users + 1:
-        raise InvalidInput(f"relevant's indptr must have {users + 1} entries, one more than users; got {len(offsets)}")
+        raise InvalidInput(f"{name}'s indptr must have {users + 1} entries, one more than users; got {len(offsets)}")
     if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
         raise InvalidInput(
-            f"relevant's indptr must rise from 0 to the number of ids, {len(values)}, and never fall; it goes from "
+            f"{name}'s indptr must rise from 0 to the number of ids, {len(values)}, and never fall; it goes from "
             f"{offsets[0]} to {offsets[-1]}"
         )
     return offsets, values.copy()
 
 
-def _check_keys(relevant: Mapping[int, ArrayLike], users: int) -> range:
+def _check_keys(relevant: Mapping[int, ArrayLike], users: int, name: str) -> range:
     for key in relevant:
         if isinstance(key, bool) or not isinstance(key, int | np.integer) or not 0 <= key < users:
-            raise InvalidInput(f"relevant's keys are row numbers of recommended, 0 to {users - 1}; got {key!r}")
+            raise InvalidInput(f"{name}'s keys are row numbers of recommended, 0 to {users - 1}; got {key!r}")
     return range(users)
 
 
-def _concatenate(rows: Sequence[ArrayLike] | npt.NDArray[np.generic]) -> tuple[Int64Array, Int64Array]:
+def _concatenate(rows: Sequence[ArrayLike] | npt.NDArray[np.generic], name: str) -> tuple[Int64Array, Int64Array]:
     """One new array of all users' ids."""
     arrays = [np.asarray(row) for row in rows]
     indptr = np.zeros(len(arrays) + 1, dtype=np.int64)
     filled = []
     for user, array in enumerate(arrays):
         if array.ndim != 1:
-            raise InvalidInput(f"relevant[{user}] must be one array of ids; got shape {array.shape}")
+            raise InvalidInput(f"{name}[{user}] must be one array of ids; got shape {array.shape}")
         indptr[user + 1] = array.size
         if array.size:  # an empty list has no meaningful dtype
             if array.dtype.kind not in "iu":
-                raise InvalidInput(f"relevant[{user}] must be integers; got dtype {array.dtype}")
+                raise InvalidInput(f"{name}[{user}] must be integers; got dtype {array.dtype}")
             filled.append(array)
     np.cumsum(indptr, out=indptr)
     ids = np.concatenate(filled) if filled else np.empty(0, dtype=np.int64)
     if ids.dtype.kind == "f":  # NumPy's common type of int64 and uint64
-        ids = np.concatenate([as_int64(array, "relevant") for array in filled])
-    return indptr, as_int64(ids, "relevant")
+        ids = np.concatenate([as_int64(array, name) for array in filled])
+    return indptr, as_int64(ids, name)
+
+
+def _check_gains(relevant: Relevant, gains: Gains, indptr: Int64Array) -> Float64Array:
+    """One finite float64 number for each relevant id, in the order of the ids."""
+    users = len(indptr) - 1
+    if isinstance(relevant, Mapping) != isinstance(gains, Mapping) or (
+        isinstance(relevant, Mapping) and isinstance(gains, Mapping) and gains.keys() != relevant.keys()
+    ):
+        raise InvalidInput("gains must be a dict with the keys of relevant where relevant is a dict, and only there")
+    if isinstance(gains, Mapping):
+        rows: Sequence[ArrayLike] = [gains.get(user, ()) for user in range(users)]
+    elif isinstance(relevant, tuple):
+        return as_float64(cast(ArrayLike, gains), "gains", length=int(indptr[-1]))
+    elif isinstance(gains, Sequence | np.ndarray) and len(gains) == users:
+        rows = cast(Sequence[ArrayLike], gains)
+    else:
+        raise InvalidInput(f"gains must have one array of numbers for each of {users} users, as relevant has")
+    sizes = np.diff(indptr)
+    return np.concatenate([as_float64(row, f"gains[{u}]", length=int(sizes[u])) for u, row in enumerate(rows)])
+
+
+def _sorted_with_gains(indptr: Int64Array, ids: Int64Array, gains: Float64Array) -> Relevance:
+    users = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    order = np.lexsort((-gains, ids, users))
+    users, ids, gains = users[order], ids[order], gains[order]
+    again = np.append(False, (users[1:] == users[:-1]) & (ids[1:] == ids[:-1]))[: len(ids)]
+    kept = ~again & (gains > 0)
+    counts = np.bincount(users[kept], minlength=len(indptr) - 1)
+    return Relevance(np.cumsum(counts) - counts, counts, ids[kept], gains[kept])
 
 
 def _sorted(indptr: Int64Array, ids: Int64Array) -> Relevance:

@@ -1,12 +1,14 @@
-"""Splitting interactions in a training and a test part, user by user, along time.
+"""Splitting interactions in a training and a test part along time: user by user, or at one moment for all.
 
-Only masks are made: the caller keeps its columns in whatever form they are. Nothing is filtered or cleaned here.
+Splits by chance are in `random_splits.py`, checks of a split in `leaks.py`. Only masks are made: the caller keeps its
+columns in whatever form they are. Nothing is filtered or cleaned here.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +49,10 @@ def split_by_time(users: ArrayLike, items: ArrayLike, timestamps: ArrayLike, rat
     ------
     InvalidInput : columns of unequal length, missing values, ids that cannot be sorted, a ratio out of range.
     """
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float | np.number) or not 0 < float(ratio) < 1:
-        raise InvalidInput(f"ratio must be a number above 0 and below 1; got {ratio!r}")
+    ratio = as_share(ratio, "ratio")
     rank, size = _rank_within_user(users, items, timestamps)
     # the product is rounded (0.29 * 100 is 28.999...): what lies this close below an integer is meant to be it
-    train = rank < np.floor(float(ratio) * size + 1e-9)
+    train = rank < np.floor(ratio * size + 1e-9)
     return Split(train, ~train)
 
 
@@ -71,10 +72,63 @@ def leave_one_out(users: ArrayLike, items: ArrayLike, timestamps: ArrayLike, las
     return Split(train, ~train)
 
 
+def split_at_time(timestamps: ArrayLike, cut: object) -> Split:
+    """What happened before `cut` trains, what happened then or later tests, whoever did it.
+
+    The split that a service lives with: no training interaction is later than any test interaction. Users and items
+    that first appear in the test part are cold there.
+
+    Parameters
+    ----------
+    timestamps : (n,) numbers or datetimes.
+    cut : a number, or for datetimes a datetime or a string such as "2024-03-01".
+
+    Raises
+    ------
+    InvalidInput : missing times, or times that cannot be compared with `cut`.
+    """
+    times = np.asarray(timestamps)
+    sort_key(times, "timestamps")  # refuses missing times
+    try:
+        moment: Any = np.datetime64(str(cut)) if times.dtype.kind == "M" and isinstance(cut, str) else cut
+        train = np.asarray(times < moment)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"timestamps of dtype {times.dtype} cannot be compared with cut={cut!r}: {error}") from error
+    missing = is_missing(moment) or (isinstance(moment, np.datetime64) and bool(np.isnat(moment)))
+    if missing or train.dtype != np.bool_ or train.shape != times.shape:
+        raise InvalidInput(f"cut must be one time, like the timestamps of dtype {times.dtype}; got {cut!r}")
+    return Split(train, ~train)
+
+
+def split_by_global_time(timestamps: ArrayLike, ratio: float = 0.8) -> Split:
+    """`split_at_time` at the time of the interaction that follows the first floor(ratio n) of all n.
+
+    Interactions of the same time are never parted: those of the time at the cut test, so that fewer than ratio n may
+    train, and none if all have one time.
+
+    Raises
+    ------
+    InvalidInput : missing times or times that cannot be sorted, a ratio out of range.
+    """
+    ratio = as_share(ratio, "ratio")
+    key = sort_key(timestamps, "timestamps")
+    if len(key) == 0:
+        return Split(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+    train: BoolArray = np.asarray(key < np.sort(key)[math.floor(ratio * len(key) + 1e-9)])
+    return Split(train, ~train)
+
+
+def as_share(value: float, name: str) -> float:
+    """`value` as a float strictly between 0 and 1; raises `InvalidInput` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < float(value) < 1:
+        raise InvalidInput(f"{name} must be a number above 0 and below 1; got {value!r}")
+    return float(value)
+
+
 def _rank_within_user(users: ArrayLike, items: ArrayLike, timestamps: ArrayLike) -> tuple[Int64Array, Int64Array]:
     """For each interaction, how many of the same user precede it, and how many that user has."""
     columns = {"users": users, "items": items, "timestamps": timestamps}
-    keys = {name: _sort_key(values, name) for name, values in columns.items()}
+    keys = {name: sort_key(values, name) for name, values in columns.items()}
     lengths = {name: len(key) for name, key in keys.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidInput(f"users, items and timestamps must be of equal length; got {lengths}")
@@ -88,7 +142,7 @@ def _rank_within_user(users: ArrayLike, items: ArrayLike, timestamps: ArrayLike)
     return rank, size
 
 
-def _sort_key(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
+def sort_key(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
     """The column itself where NumPy can sort by it, else integers in the order of its values."""
     column = np.asarray(values)
     if column.ndim != 1:
@@ -99,7 +153,7 @@ def _sort_key(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
     elif column.dtype.kind in "mM":
         missing = np.isnat(column)
     elif column.dtype.kind == "O":
-        missing = np.fromiter(map(_is_missing, column), dtype=bool, count=len(column))
+        missing = np.fromiter(map(is_missing, column), dtype=bool, count=len(column))
     if missing.any():
         raise InvalidInput(f"{name} has no value in row {int(np.argmax(missing))}; drop such rows first")
     if column.dtype.kind in "biufmM":
@@ -111,6 +165,6 @@ def _sort_key(values: ArrayLike, name: str) -> npt.NDArray[np.generic]:
     return codes
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
     """None, NaN, or pandas' NA and NaT (by name: pandas is not needed here)."""
     return (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in _MISSING_TYPES

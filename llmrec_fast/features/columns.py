@@ -52,18 +52,22 @@ def numbers(table: Table, name: str) -> Float64Array:
     if column.dtype.kind in "fiub":
         return column.astype(np.float64)
     result = np.full(len(table), np.nan)
-    _convert(table, name, float, result, "a number")
+    present = ~missing(column)
+    try:
+        result[present] = column[present].astype(np.float64)
+    except (ValueError, TypeError, OverflowError):
+        _convert(table, name, float, result, "a number")  # one by one, to name the first that is none
     return result
 
 
 def times(table: Table, name: str) -> Int64Array:
     """A column as int64 times: integers as they are, datetimes (and ISO 8601 text) as microseconds since 1970, UTC unless they
-    say otherwise. 0 where a value is missing.
+    say otherwise. Rows without a time hold some number or other: drop them.
     """
     column = table.columns[name]
     if column.dtype.kind == "M":
         stamps: Int64Array = column.astype("datetime64[us]").astype(np.int64)
-        return np.where(missing(column), 0, stamps).astype(np.int64)
+        return stamps
     if column.dtype.kind in "iu":
         return as_int64(column, name)
     if column.dtype.kind == "f":
@@ -94,17 +98,24 @@ def _plain_ids(table: Table, name: str, kept: BoolArray, kind: str) -> tuple[lis
         rank[by_appearance] = np.arange(len(distinct))
         return distinct[by_appearance].tolist(), rank[inverse]
     codes: dict[Hashable, int] = {}
-    positions = np.empty(int(kept.sum()), np.int64)
-    for position, row in enumerate(np.flatnonzero(kept).tolist()):
-        value = column[row]
-        plain = value.item() if isinstance(value, np.generic) else value
-        try:
-            positions[position] = codes.setdefault(plain, len(codes))
-        except TypeError as error:
-            raise InvalidInput(
-                f"{table.where(row)}: {type(value).__name__} cannot be a {kind} id ({name!r})"
-            ) from error
+    values = column[kept].tolist()
+    try:
+        positions = np.fromiter((codes.setdefault(value, len(codes)) for value in values), np.int64, len(values))
+    except TypeError as error:
+        place = next(place for place, value in enumerate(values) if not _is_hashable(value))
+        row = int(np.flatnonzero(kept)[place])
+        raise InvalidInput(
+            f"{table.where(row)}: {type(values[place]).__name__} cannot be a {kind} id ({name!r})"
+        ) from error
     return list(codes), positions
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _whole(table: Table, name: str, column: Column) -> Int64Array:

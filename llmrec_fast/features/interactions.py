@@ -248,9 +248,10 @@ def _without_duplicates(
 ) -> tuple[Int64Array, Float64Array | None]:
     """The rows that stay, in the order of the source, and their values."""
     rows = np.flatnonzero(sieve.kept)
-    stamp_key = rows if stamps is None else stamps[rows]
-    order = rows[np.lexsort((rows, stamp_key, items[rows], users[rows]))]
-    differs = (np.diff(users[order]) != 0) | (np.diff(items[order]) != 0)
+    pairs = users[rows] * (int(items[rows].max(initial=0)) + 1) + items[rows]
+    # both sorts are stable: rows of equal time stay in their order
+    by_pair = np.argsort(pairs, kind="stable") if stamps is None else np.lexsort((stamps[rows], pairs))
+    order, differs = rows[by_pair], np.diff(pairs[by_pair]) != 0
     latest = order[np.append(differs, True)[: len(order)]]
     if len(latest) == len(order):
         return rows, None if values is None else values[rows]

@@ -25,6 +25,7 @@ Column: TypeAlias = npt.NDArray[Any]
 Source: TypeAlias = Any
 
 _SEPARATORS = ",\t;|"
+_ROWS_AT_A_TIME = 4096
 _MISSING_TYPES = frozenset({"NoneType", "NAType", "NaTType"})
 
 
@@ -123,9 +124,7 @@ def as_column(values: Any) -> Column:
         raise InvalidInput(f"a column must be a sequence of values; got {values!r}")
     listed = list(values)
     if any(isinstance(value, list | tuple | np.ndarray) for value in listed) or len({type(v) for v in listed}) > 1:
-        column = np.empty(len(listed), object)
-        column[:] = listed
-        return column
+        return _objects(listed)
     column = np.asarray(listed)
     # a list of strings becomes fixed-width text, which drops trailing NULs and costs memory: keep the strings themselves
     return np.array(listed, object) if column.dtype.kind in "US" else column
@@ -220,53 +219,59 @@ def _read_lines(stream: IO[str], path: Path) -> Table:
     if len(set(header)) < len(header):
         raise InvalidInput(f"{path}, line 1: a column name comes twice: {', '.join(header)}")
     reader = csv.reader(stream, delimiter=separator, strict=True)
-    rows: list[list[str]] = []
+    fields: list[list[str]] = [[] for _ in header]
     lines: list[int] = []
-    while True:
-        line = reader.line_num + 2  # the header line went past the reader
-        try:
-            row = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise InvalidInput(f"{path}, line {line}: {error}") from error
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise InvalidInput(
-                f"{path}, line {line}: {len(row)} fields where the header has {len(header)} ({separator.join(row)[:80]!r})"
-            )
-        rows.append(row)
-        lines.append(line)
-    columns = zip(*rows, strict=True) if rows else ((),) * len(header)
-    return Table(
-        {name: _typed(fields) for name, fields in zip(header, columns, strict=True)},
-        str(path),
-        np.array(lines, np.int64),
-    )
+    block: list[list[str]] = []
+    line = 2  # where the row that is being read begins; the header line went past the reader
+    try:
+        for row in reader:
+            if len(row) == len(header):
+                block.append(row)
+                lines.append(line)
+            elif row:
+                raise InvalidInput(
+                    f"{path}, line {line}: {len(row)} fields where the header has {len(header)} "
+                    f"({separator.join(row)[:80]!r})"
+                )
+            if len(block) == _ROWS_AT_A_TIME:
+                _move(block, fields)
+            line = reader.line_num + 2
+    except csv.Error as error:
+        raise InvalidInput(f"{path}, line {line}: {error}") from error
+    _move(block, fields)
+    columns = {name: _typed(column) for name, column in zip(header, fields, strict=True)}
+    return Table(columns, str(path), np.array(lines, np.int64))
+
+
+def _move(rows: list[list[str]], columns: list[list[str]]) -> None:
+    """Append `rows` to `columns` and empty them: millions of small lists at once would keep the garbage collector busy."""
+    if not rows:
+        return
+    for column, fields in zip(columns, zip(*rows, strict=True), strict=True):
+        column.extend(fields)
+    rows.clear()
 
 
 def _typed(fields: Sequence[str]) -> Column:
     """Integers if every field that is not empty is one as Python prints it, else strings; None for empty fields."""
-    numbers: list[int | None] = []
-    for field in fields:
-        if not field:
-            numbers.append(None)
-            continue
-        if not field.lstrip("-").isdecimal() or str(number := _integer(field)) != field:
-            column = np.empty(len(fields), object)
-            column[:] = [text or None for text in fields]
-            return column
-        numbers.append(number)
-    small = all(number is not None and -(2**63) <= number < 2**63 for number in numbers)
+    filled = [field for field in fields if field]
+    try:
+        numbers = list(map(int, filled))
+    except ValueError:
+        numbers = []
+    if not filled or list(map(str, numbers)) != filled:
+        return _objects([field or None for field in fields])
+    if len(filled) < len(fields):
+        following = iter(numbers)
+        return _objects([next(following) if field else None for field in fields])
+    small = min(numbers) >= -(2**63) and max(numbers) < 2**63
     return np.array(numbers, np.int64 if small else object)
 
 
-def _integer(field: str) -> int | None:
-    try:
-        return int(field)
-    except ValueError:  # "--5", or more digits than Python converts
-        return None
+def _objects(values: list[Any]) -> Column:
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
 
 
 def _undecodable_line(opener: Any, path: Path) -> int:

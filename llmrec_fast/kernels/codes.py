@@ -25,7 +25,8 @@ from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 
 BLOCK_ROWS = 8
 PANEL_ROWS = 512
-# A row further than this many radii from the mean (or with such a bias) is "wild": every stage lets it pass.
+# A row further than this many radii from the mean (or with such a bias) is "wild": every stage lets it pass. In the first stage
+# this norm saturates the bound, whatever the query; in the int8 stage, whose bounds do not saturate, it is infinite.
 WILD_RADII = 4.0
 WILD_NORM = 1e30
 # Unit roundoff of float32.

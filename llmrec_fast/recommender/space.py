@@ -18,7 +18,7 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.features import Fusion, user_vectors
+from llmrec_fast.features import Fusion
 
 PRIOR = "popularity"
 
@@ -98,9 +98,13 @@ class FusedSpace:
         return fused * self._column_weights(weights)
 
     def profiles(self, histories: WeightedHistories) -> dict[str, Float32Array]:
-        """For each feature the weighted sums (q, d_f) of the vectors of the history items."""
+        """For each feature the weighted sums (q, d_f) of the vectors of the history items. Reads those vectors only."""
+        # the kernel itself, since its callers' checks would read whole matrices in every request
+        from llmrec_fast.kernels.cpu import pool
+
+        starts, lengths = histories.indptr[:-1], np.diff(histories.indptr)
         return {
-            name: user_vectors(vectors, histories.indptr, histories.items, histories.weights, mode="sum")
+            name: pool(vectors, starts, lengths, index=histories.items, weights=histories.weights, mode="sum")
             for name, vectors in self.features.items()
         }
 

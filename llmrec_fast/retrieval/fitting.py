@@ -37,13 +37,13 @@ def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, eucl
     dim = sample.shape[1]
     # in float64, and shrunk first, so that norms near float32's limits neither overflow nor vanish
     largest = float(np.abs(sample).max(initial=0.0))
-    shrink = 2.0 ** -np.clip(np.frexp(largest)[1], -120, 120) if largest > 0 else 1.0
+    shrink = 2.0 ** -np.clip(np.frexp(largest)[1], -126, 126) if largest > 0 else 1.0
     mean = (sample.mean(axis=0, dtype=np.float64)).astype(np.float32)
     centred = ((sample - mean) * np.float32(shrink)).astype(np.float32)
     norms = np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64))
     radius = float(np.quantile(norms, 0.999)) if len(norms) else 0.0
     scale = shrink * (2.0 ** -np.clip(np.frexp(radius)[1], -100, 100) if radius > 0 else 1.0)
-    scale = float(np.clip(scale, 2.0**-120, 2.0**120))
+    scale = float(np.clip(scale, 2.0**-126, 2.0**126))
     centre, spread = _bias_range(norms * scale / shrink, bias, euclidean)
 
     if dim <= LARGEST_ROTATION and len(sample) >= 2:

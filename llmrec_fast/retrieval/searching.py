@@ -20,10 +20,10 @@ from llmrec_fast.retrieval.result import SearchResult, SearchStatistics
 from llmrec_fast.retrieval.segments import Snapshot
 
 _NORMALISE_ROWS = 4096
-# A row scored in float64 costs about as much as this many bytes of the scan; see `_choose_plan`.
-_DIRECT_ROW_BYTES = 2000
-# Below this many queries a matrix product reads more than it computes.
-_PRODUCT_QUERIES = 6
+# A row scored in float64 costs about as much as this many bytes of the scan, and so many more a column.
+_DIRECT_ROW, _DIRECT_COLUMN = 300, 2
+# Fewer queries take less time row by row than BLAS needs to wake its threads.
+_PRODUCT_QUERIES = 16
 _LANE_ROWS = PANEL_ROWS // BLOCK_ROWS
 
 
@@ -124,6 +124,6 @@ def _choose_plan(plan: ScanPlan | None, rows: int, allowed: int, queries: int, k
     # seeds are the best rows of different lanes, 64 rows each: with few lanes a k, there is no good threshold
     if plan is None or rows < 2 * _LANE_ROWS * k:
         return "product" if dense else "direct"
-    if allowed * _DIRECT_ROW_BYTES < rows * plan.first_stride // 8:
+    if allowed * (_DIRECT_ROW + _DIRECT_COLUMN * plan.dim) < rows * plan.first_stride // BLOCK_ROWS:
         return "direct"
     return "bounded" if plan.second else "bounded-flat"

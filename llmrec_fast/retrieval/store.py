@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Collection, Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,7 +62,10 @@ class FolderWriter:
         with path.open("wb") as file:
             descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
             header = {"descr": descr, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            preamble = BytesIO()
+            np.lib.format.write_array_header_1_0(preamble, header)
+            file.write(preamble.getvalue())
+            checksum.update(preamble.getvalue())
             start = file.tell()
             for piece in pieces:
                 data = np.ascontiguousarray(piece, dtype).reshape(-1).view(np.uint8).data
@@ -71,7 +75,6 @@ class FolderWriter:
                 written += len(data)
             file.flush()
             os.fsync(file.fileno())
-        # the .npy header is described by dtype and shape, which the manifest's own checksum covers
         self._files[name] = {
             "file": path.name,
             "bytes": start + written,
@@ -85,16 +88,16 @@ class FolderWriter:
     def commit(self, header: Mapping[str, Any]) -> None:
         """Make what was written, and `header` (anything JSON holds), the content of the folder."""
         content = {"format": FORMAT, "version": VERSION, "header": dict(header), "files": self._files}
-        document = json.dumps({"content": content, "sha256": _digest(content)}, indent=1)
+        document = _written({"content": content, "sha256": _digest(content)})
         temporary = self._path / f"{MANIFEST}-{self._token}.tmp"
         with temporary.open("wb") as file:
-            file.write(document.encode())
+            file.write(document)
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(self._path)
         temporary.replace(self._path / MANIFEST)
         _sync_folder(self._path)
-        named = {entry["file"] for entry in self._files.values()}
+        named = {MANIFEST, *(entry["file"] for entry in self._files.values())}
         for entry in self._path.iterdir():
             if entry.name not in named and _is_ours(entry):
                 entry.unlink(missing_ok=True)
@@ -154,6 +157,11 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _written(document: Mapping[str, Any]) -> bytes:
+    """The one way in which a manifest is written, so that a change of white space is seen too."""
+    return json.dumps(document, indent=1).encode()
+
+
 def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -164,9 +172,10 @@ def _sync_folder(path: Path) -> None:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        document = json.loads(text)
         content = document["content"]
-        intact = document["sha256"] == _digest(content)
+        intact = document["sha256"] == _digest(content) and _written(document) == text
     except FileNotFoundError as error:
         raise CorruptFile(f"{path} does not exist: {path.parent} holds no saved index") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -190,30 +199,21 @@ def _read_array(path: Path, entry: Mapping[str, Any], is_mapped: bool, check: bo
     if size != entry["bytes"]:
         raise CorruptFile(f"{path} has {size} bytes; {entry['bytes']} were saved")
     with path.open("rb") as file:
-        if check:
-            _check_header(file, path, dtype, shape)
-        file.seek(start)
         if is_mapped and size > start:
             if check:
                 _check_data(file, path, entry)
             return map_array(path, start, dtype, shape)
+        preamble = file.read(start)
         data = aligned_zeros(size - start, np.uint8)
         if file.readinto(data.data) != len(data):
             raise CorruptFile(f"{path} ended early")
-    if check and hashlib.sha256(data.data).hexdigest() != entry["sha256"]:
-        raise CorruptFile(f"{path} is damaged: its checksum does not match")
+    if check:
+        checksum = hashlib.sha256(preamble)
+        checksum.update(data.data)
+        if checksum.hexdigest() != entry["sha256"]:
+            raise CorruptFile(f"{path} is damaged: its checksum does not match")
     array: AnyArray = data.view(dtype).reshape(shape)
     return array
-
-
-def _check_header(file: BinaryIO, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    try:
-        np.lib.format.read_magic(file)
-        found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(file)
-    except (ValueError, SyntaxError, EOFError) as error:
-        raise CorruptFile(f"{path} is damaged: {error}") from error
-    if fortran or found_shape != shape or found_dtype != dtype:
-        raise CorruptFile(f"{path} is damaged: its header does not match the manifest")
 
 
 def _check_data(file: BinaryIO, path: Path, entry: Mapping[str, Any]) -> None:

@@ -136,10 +136,21 @@ def test_a_text_does_not_depend_on_its_company(encoder: Encoder) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
 
 
-def test_identical_texts_are_encoded_once_and_returned_everywhere(encoder: Encoder, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_little_and_much_work_give_the_same_for_any_number_of_threads(bert: Path, threads: int) -> None:
+    rng = np.random.default_rng(6)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(0, 30))) for _ in range(400)]
+    encoder = Encoder(bert, threads=threads)
+    expected = oracle(texts)
+    for count in (1, 3, 20, 400):
+        np.testing.assert_allclose(encoder.encode(texts[:count]), expected[:count], atol=TOLERANCE, rtol=0)
+
+
+def test_identical_texts_are_encoded_once_and_returned_everywhere(bert: Path, monkeypatch: Any) -> None:
     rows = []
-    run = encoder._session.run
-    monkeypatch.setattr(encoder._session, "run", lambda ids, lengths: rows.append(len(ids)) or run(ids, lengths))
+    encoder = Encoder(bert, threads=1)
+    run = encoder._model.joint.run
+    monkeypatch.setattr(encoder._model.joint, "run", lambda ids, lengths: rows.append(len(ids)) or run(ids, lengths))
     vectors = encoder.encode(["snow", "bread", "snow", "snow"])
     assert sum(rows) == 2
     np.testing.assert_array_equal(vectors[[2, 3]], vectors[[0, 0]])
@@ -254,6 +265,14 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     (write_model(tmp_path) / "tokenizer.json").write_text("{}")
     with pytest.raises(CorruptFile, match=r"tokenizer\.json is not a tokenizer"):
         Encoder(tmp_path)
+
+
+def test_a_tokenizer_of_another_model_is_noticed(tmp_path: Path) -> None:
+    write_model(tmp_path, config={"vocab_size": 6})
+    encoder = Encoder(tmp_path)
+    assert encoder.encode(["a man"]).shape == (1, HIDDEN)
+    with pytest.raises(InvalidInput, match=r"token \d+, but the model knows 6 tokens"):
+        encoder.encode(["snow"])
 
 
 def test_missing_onnxruntime_names_the_command(bert: Path, monkeypatch: Any) -> None:

@@ -74,6 +74,12 @@ def test_a_width_that_the_file_does_not_state_is_found(tmp_path: Path) -> None:
     assert OnnxFileSession(path, 1).hidden == 6
 
 
+def test_tokens_that_the_model_cannot_process_are_refused(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "model.onnx", {"input_ids": TensorProto.INT64}, ("last_hidden_state",))
+    with pytest.raises(InvalidInput, match=r"model\.onnx cannot process 2 texts of up to 4 tokens"):
+        OnnxFileSession(path, 1).run(IDS + 40, LENGTHS)
+
+
 def test_an_unknown_input_is_refused_by_name(tmp_path: Path) -> None:
     inputs = {"input_ids": TensorProto.INT64, "pixel_values": TensorProto.INT64}
     path = write_onnx(tmp_path / "model.onnx", inputs, ("last_hidden_state",))

@@ -43,6 +43,19 @@ def ndcg(recommended, relevant, k):
     return gain / best
 
 
+def graded_ndcg(recommended, gains, k, grow=lambda gain: gain):
+    """`gains`: id -> the largest gain given for it."""
+    positive = {item: gain for item, gain in gains.items() if gain > 0}
+    flags = hits(recommended, positive, k)
+    reached = sum(grow(positive[recommended[j]]) / math.log2(j + 2) for j in range(k) if flags[j])
+    ideal = sorted((grow(gain) for gain in positive.values()), reverse=True)[:k]
+    return reached / sum(gain / math.log2(j + 2) for j, gain in enumerate(ideal))
+
+
+def ndcg_exponential(recommended, gains, k):
+    return graded_ndcg(recommended, gains, k, grow=lambda gain: 2**gain - 1)
+
+
 def mean_average_precision(recommended, relevant, k):
     flags = hits(recommended, relevant, k)
     return sum(sum(flags[: j + 1]) / (j + 1) for j in range(k) if flags[j]) / len(set(relevant))
@@ -60,9 +73,27 @@ ACCURACY = {
     "hit_rate": hit_rate,
     "r_precision": r_precision,
     "ndcg": ndcg,
+    "ndcg_exponential": ndcg,
     "map": mean_average_precision,
     "mrr": mrr,
 }
+
+
+def auc(recommended, relevant, k, n_items):
+    """Over all pairs of a relevant and another item: 1 if the relevant one comes first, 1/2 if neither is shown."""
+    flags, first = hits(recommended, relevant, k), shown(recommended, k)
+    wanted = set(relevant)
+    place = {}
+    for rank, item in enumerate(first):
+        place.setdefault(item, rank)
+    assert len(place) == len(first), "only for lists without repetition"
+    assert sum(flags) == len(wanted & set(first))
+    wins = []
+    for item in wanted:
+        for other in set(range(n_items)) - wanted:
+            mine, theirs = place.get(item, math.inf), place.get(other, math.inf)
+            wins.append(0.5 if mine == theirs else float(mine < theirs))
+    return sum(wins) / len(wins) if wins else math.nan
 
 
 def novelty(recommended, k, counts):
@@ -111,6 +142,31 @@ def gini(lists, k, n_items):
     counts = [flat.count(item) for item in set(flat)]
     counts += [0] * (n_items - len(counts))
     return sum(abs(a - b) for a in counts for b in counts) / (2 * n_items * sum(counts))
+
+
+def entropy(lists, k, n_items):
+    flat = [item for row in lists for item in shown(row, k)]
+    if not flat:
+        return math.nan
+    shares = [flat.count(item) / len(flat) for item in set(flat)]
+    return -sum(share * math.log2(share) for share in shares)
+
+
+def user_coverage(lists, k, n_items):
+    return sum(len(shown(row, k)) == k for row in lists) / len(lists)
+
+
+def popularity_lift(lists, histories, k, counts):
+    pairs = [
+        (average_popularity(row, k, counts), sum(counts[i] for i in set(known)) / len(set(known)))
+        for row, known in zip(lists, histories, strict=True)
+        if shown(row, k) and known
+    ]
+    before = sum(known for _, known in pairs)
+    return sum(now for now, _ in pairs) / before - 1 if before else math.nan
+
+
+OVERALL = {"coverage": coverage, "gini": gini, "entropy": entropy, "user_coverage": user_coverage}
 
 
 def mean(values):

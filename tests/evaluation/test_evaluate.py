@@ -130,6 +130,68 @@ def test_a_large_spread_of_ids_needs_no_large_memory():
     assert evaluate(recommended, [[0], [0]], ["coverage@2"], n_items=6) == {"coverage@2": 0.5}
 
 
+GAINS = [[2.0], [1.0, 3.0], [1.0, 1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("relevant", "gains"),
+    [
+        (RELEVANT, [np.array(values) for values in GAINS]),
+        (([0, 1, 3, 6], [3, 4, 5, 5, 8, 4]), [2, 1, 3, 1, 1, 2]),
+        ({0: [3], 1: [4, 5], 2: [5, 8, 4]}, {2: [1, 1, 2], 0: [2], 1: [1, 3]}),
+        ([[3, 3], [5, 4], [8, 5, 4, 7]], [[1, 2], [3, 1], [1, 1, 2, 0]]),
+    ],
+    ids=["lists", "csr", "dicts", "the larger of two, and a zero"],
+)
+def test_gains_take_the_form_of_relevant(relevant, gains):
+    names = ["ndcg@3", "ndcg_exponential@2", "recall@3"]
+    wanted = evaluate(RECOMMENDED, RELEVANT, names, gains=GAINS)
+    assert evaluate(RECOMMENDED, relevant, names, gains=gains) == wanted
+    assert wanted["ndcg@3"] != evaluate(RECOMMENDED, RELEVANT, names)["ndcg@3"]
+
+
+def test_a_user_whose_gains_are_all_zero_has_nothing_relevant():
+    found = evaluate_per_user([[1, 2], [1, 2]], [[1], [2]], ["recall@2", "ndcg@2"], gains=[[0.0], [1.0]])
+    np.testing.assert_array_equal(found["recall@2"], [np.nan, 1.0])
+    assert np.isnan(found["ndcg@2"][0])
+
+
+@pytest.mark.parametrize(
+    ("relevant", "gains", "message"),
+    [
+        (RELEVANT, [[1], [2], [3, 4, 5]], r"gains\[1\] must have 2 values; got 1"),
+        (RELEVANT, [[1], [2, 3]], "one array of numbers for each of 3 users"),
+        (RELEVANT, {0: [1]}, "only there"),
+        ({0: [3]}, [[1]], "where relevant is a dict"),
+        ({0: [3]}, {1: [1]}, "with the keys of relevant"),
+        (([0, 1, 3, 6], [3, 4, 5, 5, 8, 4]), [1, 2], "gains must have 6 values; got 2"),
+        (RELEVANT, [[1], [2, np.nan], [3, 4, 5]], r"gains\[1\] holds NaN in row 1"),
+        (RELEVANT, [[1], ["a", "b"], [3, 4, 5]], "real numbers"),
+        (RELEVANT, [[1], [2, 501], [3, 4, 5]], "gains up to 501 are too large"),
+    ],
+)
+def test_gains_are_checked(relevant, gains, message):
+    with pytest.raises(InvalidInput, match=message):
+        evaluate(RECOMMENDED, relevant, ["ndcg_exponential@2"], gains=gains)
+
+
+def test_popularity_lift_compares_with_what_users_knew():
+    counts = [8, 4, 2, 1]
+    found = evaluate([[0, 1], [0, -1]], [[0], [0]], ["popularity_lift@2"], item_counts=counts, histories=[[2, 2], [1]])
+    assert found["popularity_lift@2"] == pytest.approx((6 + 8) / (2 + 4) - 1)
+    with pytest.raises(InvalidInput, match="histories must have one array of ids for each of 2 users; got 1"):
+        evaluate([[0], [1]], [[0], [0]], ["popularity_lift@1"], item_counts=counts, histories=[[1]])
+    with pytest.raises(InvalidInput, match="popularity_lift@1 needs histories="):
+        evaluate([[0]], [[0]], ["popularity_lift@1"], item_counts=counts)
+    with pytest.raises(InvalidInput, match="histories holds the id 9"):
+        evaluate([[0]], [[0]], ["popularity_lift@1"], item_counts=counts, histories=[[9]])
+
+
+def test_auc_refuses_more_relevant_ids_than_items():
+    with pytest.raises(InvalidInput, match="relevant holds 3 different ids for user 0, but n_items is 2"):
+        evaluate([[0, 1]], [[0, 1, 2]], ["auc@2"], n_items=2)
+
+
 @pytest.mark.parametrize(
     "name", ["ndcg", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@ten", "NDCG@10", "dcg@10", "ndcg@10 ", ""]
 )
@@ -150,8 +212,11 @@ def test_metrics_are_a_list_of_names(metrics, message):
 @pytest.mark.parametrize(
     ("metric", "need"),
     [
+        ("auc", "n_items"),
         ("coverage", "n_items"),
         ("gini", "n_items"),
+        ("entropy", "n_items"),
+        ("popularity_lift", "item_counts"),
         ("novelty", "item_counts"),
         ("average_popularity", "item_counts"),
         ("serendipity", "item_counts"),
@@ -163,7 +228,7 @@ def test_what_a_metric_needs_is_asked_for(metric, need):
         evaluate(RECOMMENDED, RELEVANT, [f"{metric}@5"])
 
 
-@pytest.mark.parametrize("metric", ["coverage", "gini"])
+@pytest.mark.parametrize("metric", ["coverage", "gini", "entropy", "user_coverage", "popularity_lift"])
 def test_metrics_of_all_lists_have_no_value_for_a_user(metric):
     with pytest.raises(InvalidInput, match=f"{metric} is a property of all lists together"):
         evaluate_per_user(RECOMMENDED, RELEVANT, [f"{metric}@5"], n_items=10)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrec_fast.errors import InvalidInput
 from llmrec_fast.evaluation import METRICS, evaluate, evaluate_per_user
 from tests.evaluation import oracle
 
@@ -34,7 +35,9 @@ def cases(draw):
 def expected_per_user(metric, k, recommended, relevant, counts, vectors):
     values = []
     for row, wanted in zip(recommended, relevant, strict=True):
-        if metric in oracle.ACCURACY:
+        if metric == "auc":
+            values.append(auc_of_repeated(row, wanted, k) if wanted else np.nan)
+        elif metric in oracle.ACCURACY:
             values.append(oracle.ACCURACY[metric](row, wanted, k) if wanted else np.nan)
         elif metric == "serendipity":
             values.append(oracle.serendipity(row, wanted, k, counts) if wanted else np.nan)
@@ -47,25 +50,102 @@ def expected_per_user(metric, k, recommended, relevant, counts, vectors):
     return values
 
 
-@settings(max_examples=300)
+def auc_of_repeated(row, wanted, k):
+    """The oracle counts pairs of different items, so it is asked only about lists without repetition."""
+    shown = oracle.shown(row, k)
+    return oracle.auc(row, wanted, k, N_ITEMS) if len(set(shown)) == len(shown) else None
+
+
+OVERALL = (*oracle.OVERALL, "popularity_lift")
+
+
+@settings(max_examples=200, deadline=None)
 @given(cases(), st.integers(1, 9), st.integers(1, 9))
 def test_every_metric_equals_its_definition(case, first_k, second_k):
     recommended, relevant, counts, vectors = case
+    histories = relevant[::-1]
     names = [f"{metric}@{k}" for metric in METRICS for k in (first_k, second_k)]
     array = np.array(recommended, dtype=np.int64).reshape(len(recommended), -1)
-    results = evaluate(array, relevant, names, item_counts=counts, item_vectors=vectors)
-    single = [name for name in names if not name.startswith(("coverage", "gini"))]
+    results = evaluate(array, relevant, names, item_counts=counts, item_vectors=vectors, histories=histories)
+    single = [name for name in names if name.split("@")[0] not in OVERALL]
     per_user = evaluate_per_user(array, relevant, single, item_counts=counts, item_vectors=vectors)
     assert list(results) == list(dict.fromkeys(names))
     for name in names:
         metric, k = name.split("@")
-        if metric in ("coverage", "gini"):
-            expected = getattr(oracle, metric)(recommended, int(k), N_ITEMS)
+        if metric in oracle.OVERALL:
+            expected = oracle.OVERALL[metric](recommended, int(k), N_ITEMS)
+        elif metric == "popularity_lift":
+            expected = oracle.popularity_lift(recommended, histories, int(k), counts)
         else:
             users = expected_per_user(metric, int(k), recommended, relevant, counts, vectors)
+            if None in users:
+                assert 0 <= results[name] <= 1
+                continue
             np.testing.assert_allclose(per_user[name], users, rtol=0, atol=1e-12, err_msg=name)
             expected = oracle.mean(users)
         np.testing.assert_allclose(results[name], expected, rtol=0, atol=1e-12, err_msg=name)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.data(), st.integers(1, 9))
+def test_graded_relevance_equals_its_definition(case, data, k):
+    recommended, relevant, _, _ = case
+    grade = st.sampled_from([-1, 0, 1, 2, 3, 0.5])
+    gains = [data.draw(st.lists(grade, min_size=len(ids), max_size=len(ids))) for ids in relevant]
+    largest = []
+    for ids, values in zip(relevant, gains, strict=True):
+        largest.append({})
+        for item, gain in zip(ids, values, strict=True):
+            largest[-1][item] = max(gain, largest[-1].get(item, gain))
+    positive = [[item for item, gain in judged.items() if gain > 0] for judged in largest]
+    array = np.array(recommended, dtype=np.int64).reshape(len(recommended), -1)
+    names = [f"{name}@{k}" for name in ("ndcg", "ndcg_exponential", "recall", "map")]
+    if not any(positive):
+        with pytest.raises(InvalidInput, match="needs a user with relevant ids"):
+            evaluate_per_user(array, relevant, names, gains=gains)
+        return
+    found = evaluate_per_user(array, relevant, names, gains=gains)
+    for name, expected in zip(names[:2], (oracle.graded_ndcg, oracle.ndcg_exponential), strict=True):
+        users = [
+            expected(row, judged, k) if wanted else np.nan
+            for row, judged, wanted in zip(recommended, largest, positive, strict=True)
+        ]
+        np.testing.assert_allclose(found[name], users, rtol=0, atol=1e-12, err_msg=name)
+    binary = evaluate_per_user(array, positive, names[2:])
+    for name in names[2:]:
+        np.testing.assert_array_equal(found[name], binary[name])
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_bounds_and_what_grows_with_k(case):
+    recommended, relevant, counts, vectors = case
+    array = np.array(recommended, dtype=np.int64).reshape(len(recommended), -1)
+    bounded = [*oracle.ACCURACY, "auc", "serendipity", "coverage", "gini", "user_coverage"]
+    growing = ("recall", "hit_rate", "map", "mrr", "coverage")
+    names = [f"{metric}@{k}" for metric in bounded for k in range(1, 9)]
+    found = evaluate(array, relevant, names, item_counts=counts, item_vectors=vectors)
+    for name, value in found.items():
+        assert np.isnan(value) or -1e-12 <= value <= 1 + 1e-12, name
+    for metric in growing:
+        values = [found[f"{metric}@{k}"] for k in range(1, 9)]
+        assert values == sorted(values), metric
+    shrinking = [found[f"user_coverage@{k}"] for k in range(1, 9)]
+    assert shrinking == sorted(shrinking, reverse=True)
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=9, unique=True), st.integers(1, 9))
+def test_the_ideal_order_of_graded_items_has_an_ndcg_of_one(items, k):
+    gains = [3.0 - item / 4 for item in items]
+    best = sorted(items)
+    found = evaluate([best], [items], [f"ndcg@{k}", f"ndcg_exponential@{k}"], gains=[gains])
+    assert list(found.values()) == pytest.approx([1.0, 1.0])
+
+
+def test_auc_equals_implicit():
+    """Figures of implicit 0.7.3, `ranking_metrics_at_k`: six items, two of them relevant."""
+    found = evaluate([[4, 1, 0, 3, 2]], [[1, 2]], ["auc@1", "auc@2", "auc@3", "auc@5"], n_items=6)
+    assert found == {"auc@1": 0.375, "auc@2": 0.5625, "auc@3": 0.5, "auc@5": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +208,11 @@ def test_metrics_do_not_depend_on_the_number_of_threads():
     recommended = np.argsort(generator.random((3000, 60)), axis=1)[:, :40]
     relevant = [generator.integers(0, 60, generator.integers(0, 9)) for _ in range(3000)]
     names = [f"{metric}@{k}" for metric in METRICS for k in (5, 40)]
-    catalogue = {"item_counts": generator.integers(0, 99, 60), "item_vectors": generator.normal(size=(60, 5))}
+    catalogue = {
+        "item_counts": generator.integers(0, 99, 60),
+        "item_vectors": generator.normal(size=(60, 5)),
+        "histories": relevant[::-1],
+    }
     results = []
     try:
         for count in (1, 2, 7):

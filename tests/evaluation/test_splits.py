@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.evaluation import group_items, leave_one_out, split_by_time
+from llmrec_fast.evaluation import group_items, leave_one_out, split_at_time, split_by_global_time, split_by_time
 
 INTERACTIONS = st.lists(st.tuples(st.integers(0, 4), st.integers(-3, 6), st.integers(0, 3)), max_size=40)
 
@@ -119,6 +119,49 @@ def test_columns_are_checked(users, items, times, message):
     for split in (split_by_time, leave_one_out):
         with pytest.raises(InvalidInput, match=message):
             split(users, items, times)
+
+
+class TestGlobalTime:
+    @given(INTERACTIONS, st.integers(-1, 4))
+    def test_what_is_before_the_cut_trains(self, rows, cut):
+        times = columns(rows)[2]
+        split = split_at_time(times, cut)
+        assert split.train.tolist() == [time < cut for time in times]
+        np.testing.assert_array_equal(split.test, ~split.train)
+
+    @given(INTERACTIONS, st.sampled_from([Fraction(1, 2), Fraction(4, 5), Fraction(29, 100)]))
+    def test_a_share_trains_and_no_moment_is_parted(self, rows, ratio):
+        times = columns(rows)[2]
+        split = split_by_global_time(times, ratio=float(ratio))
+        wanted = math.floor(ratio * len(times))
+        if len(times):
+            cut = sorted(times)[wanted]
+            assert split.train.tolist() == [time < cut for time in times]
+        assert split.train.sum() <= wanted
+        assert not set(times[split.train]) & set(times[split.test])
+
+    def test_datetimes_and_their_texts(self):
+        times = pd.to_datetime(["2024-03-01", "2024-01-01", "2024-02-01"])
+        want = [False, True, False]
+        for cut in ("2024-02-01", np.datetime64("2024-02-01"), pd.Timestamp("2024-02-01")):
+            assert split_at_time(times, cut).train.tolist() == want
+        assert split_by_global_time(times, ratio=0.34).train.tolist() == want
+        assert split_by_global_time(["b", "a", "c"], ratio=0.34).train.tolist() == [False, True, False]
+        assert split_by_global_time([]).train.tolist() == []
+
+    @pytest.mark.parametrize("cut", [math.nan, None, "soon", [1, 2], np.datetime64("NaT")])
+    def test_a_cut_is_one_time(self, cut):
+        with pytest.raises(InvalidInput, match="cut"):
+            split_at_time([1, 2, 3], cut)
+        with pytest.raises(InvalidInput, match="cut"):
+            split_at_time(np.array(["2024-01-01"] * 3, dtype="datetime64[s]"), cut)
+
+    def test_missing_times_and_shares_out_of_range(self):
+        for split in (lambda times: split_at_time(times, 1), split_by_global_time):
+            with pytest.raises(InvalidInput, match="timestamps has no value in row 1"):
+                split([1.0, math.nan])
+        with pytest.raises(InvalidInput, match="ratio must be a number above 0 and below 1"):
+            split_by_global_time([1, 2], ratio=1.0)
 
 
 class TestGroupItems:

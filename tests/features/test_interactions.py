@@ -184,6 +184,11 @@ def test_integer_times_stay_as_they_are(times):
     assert read_interactions({"user": [1], "item": [1], "time": times}).timestamps.tolist() == [7]
 
 
+def test_the_value_range_includes_its_ends():
+    ratings = {"user": [1, 1, 1, 1], "item": [1, 2, 3, 4], "value": [0.9, 1, 5, 5.1]}
+    assert read_interactions(ratings, value_range=(1, 5)).values.tolist() == [1, 5]
+
+
 def test_rows_without_a_time_are_dropped():
     interactions = read_interactions({"user": [1, 1], "item": [1, 2], "time": pd.to_datetime(["2020-01-01", None])})
     assert interactions.report.dropped == {"missing time": 1}
@@ -251,6 +256,7 @@ PAIR = {"user": [1], "item": [1]}
         (PAIR, {"known_items": [2]}, "no interaction is left after cleaning. interactions: 0 of 1 rows kept"),
         ({"user": [1.5], "item": [1]}, {}, "'user' holds .*1.5.* where a whole number was expected"),
         ({"user": [[1, 2]], "item": [1]}, {}, "list cannot be a user id"),
+        ({"user": ["a", (1, [2])], "item": [1, 1]}, {}, "row 1 of interactions: tuple cannot be a user id"),
         (PAIR | {"time": [1.5]}, {}, "where a whole number was expected"),
         (PAIR | {"time": ["soon"]}, {}, "'time' holds 'soon' where a time"),
         (

@@ -99,6 +99,19 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, content, line, message):
     assert f"{path}, line {line}:" in str(caught.value)
 
 
+def test_long_files_are_read_whole_and_their_last_line_is_named(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("a,b\n" + "".join(f"{number},x{number}\n" for number in range(10_000)))
+    table = read_table(path, "items")
+    assert table.columns["a"].tolist() == list(range(10_000))
+    assert table.columns["b"][-1] == "x9999"
+    assert table.where(9_999) == f"{path}, line 10001"
+    with path.open("a") as stream:
+        stream.write("1,2,3\n")
+    with pytest.raises(InvalidInput, match="line 10002: 3 fields"):
+        read_table(path, "items")
+
+
 def test_files_that_are_not_what_they_say(tmp_path):
     with pytest.raises(InvalidInput, match="no such file"):
         read_table(tmp_path / "absent.csv", "items")

@@ -61,6 +61,26 @@ def test_no_setting_is_looked_at_twice():
     assert len(seen) == len(set(seen)) == tuned.tried
 
 
+def test_the_next_candidate_starts_where_the_last_one_ended():
+    seen = []
+
+    def quality(mixed):
+        seen.append(mixed.copy())
+        return closeness(mixed)
+
+    first = tune({1: scores}, quality, anchor="behaviour")
+    tune({1: scores, 2: scores}, quality, anchor="behaviour")
+    np.testing.assert_allclose(seen[2 * first.tried], TARGET, atol=1e-6)
+
+
+def test_a_weight_that_changes_nothing_falls_back_to_none():
+    silent = {"behaviour": TARGET, "text": np.zeros_like(TEXT), "popularity": np.zeros_like(PRIOR)}
+    noisy = scores() | {"behaviour": BEHAVIOUR + 1}
+    tuned = tune({"noisy": lambda: noisy, "silent": lambda: silent}, closeness, anchor="behaviour")
+    assert tuned.choice == "silent"
+    assert tuned.weights == {"behaviour": 1.0, "text": 0.0, "popularity": 0.0}
+
+
 def test_the_anchor_alone_needs_no_search():
     tuned = tune({0: lambda: {"behaviour": BEHAVIOUR}}, closeness, anchor="behaviour")
     assert tuned.weights == {"behaviour": 1.0}

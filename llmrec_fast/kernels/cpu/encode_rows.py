@@ -367,5 +367,5 @@ def _encode_tile(
         lost, stored = _quantise8(row, step, third_codes, place * third)
         summary[2] = max(summary[2], np.sqrt(stored))
         third_terms[place * 4] = step
-        third_terms[place * 4 + 1] = np.float32(_WILD_NORM) if wild else _norm_up(lost, slack)
+        third_terms[place * 4 + 1] = np.float32(np.inf) if wild else _norm_up(lost, slack)
         third_terms[place * 4 + 2] = upper_bias

@@ -1,7 +1,7 @@
 """The vector instructions of the bounded scan, each in two forms that compute the same bits.
 
 Kernels take an instruction set as their first argument; Numba compiles a kernel once for each set, because the sets have
-different Numba types, so both live side by side in one process and in one disk cache. `AVX2` calls the processor's
+different types, so both live side by side in one process and in one disk cache. `AVX2` calls the processor's
 instruction where LLVM would not find it by itself; `PORTABLE` spells it in generic vector operations that LLVM lowers for any
 processor (SSE, NEON, SVE). Most operations here are generic already and serve both sets.
 
@@ -13,29 +13,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
-from numba.core.typing.typeof import typeof_impl as typeof
-from numba.extending import NativeValue, intrinsic, models, register_model, unbox
+from numba.extending import intrinsic, models, register_model
 
 _I1, _I8, _I16, _I32 = (ir.IntType(bits) for bits in (1, 8, 16, 32))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 
 
-class InstructionSet:
-    """A marker that kernels are compiled for."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"InstructionSet({self.name!r})"
-
-
-AVX2 = InstructionSet("avx2")
-PORTABLE = InstructionSet("portable")
+# A marker that kernels are compiled for. Only its type counts: Numba tells NumPy scalars apart in half a microsecond,
+# while a class of our own would cost 20 in every call.
+InstructionSet: TypeAlias = np.uint8 | np.uint16
+AVX2: InstructionSet = np.uint8(1)
+PORTABLE: InstructionSet = np.uint16(0)
+_NAMES = {types.uint8: "avx2", types.uint16: "portable"}
 
 
 @cache
@@ -49,25 +43,6 @@ def instruction_set() -> InstructionSet:
     if os.environ.get("LLMREC_PORTABLE") == "1" or not _host_has_avx2():
         return PORTABLE
     return AVX2
-
-
-class _InstructionSetType(types.Type):
-    def __init__(self, set_name: str) -> None:
-        self.set_name = set_name
-        super().__init__(name=f"InstructionSet({set_name})")
-
-
-@typeof.register(InstructionSet)
-def _typeof_instruction_set(value: InstructionSet, context: Any) -> _InstructionSetType:
-    return _InstructionSetType(value.name)
-
-
-register_model(_InstructionSetType)(models.OpaqueModel)
-
-
-@unbox(_InstructionSetType)
-def _unbox_instruction_set(numba_type: Any, value: Any, context: Any) -> NativeValue:
-    return NativeValue(context.context.get_dummy_value())
 
 
 class _Vector(types.Type):
@@ -178,7 +153,7 @@ def _by_set(result: _Vector, operands: int, operand: _Vector, forms: dict[str, C
         return result(isa, *[operand] * operands)
 
     def generator(isa: Any) -> Any:
-        form = forms[isa.set_name]
+        form = forms[_NAMES[isa]]
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return form(builder, list(values[1:]))
@@ -279,7 +254,7 @@ multiply_add_floats8 = _by_set(
 @intrinsic
 def store_bounds8(typing_context: Any, isa: Any, array: Any, offset: Any, value: Any) -> Any:
     """Store 8 floats as int16, truncated towards zero and saturated: 32767 stands for "at least 32767"."""
-    by_name = isa.set_name == "avx2"
+    by_name = _NAMES[isa] == "avx2"
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         top = ir.Constant(floats8.backend, [32767.0] * 8)

@@ -188,7 +188,8 @@ def _prepare(
         if euclidean:
             to_bound = 0.5 * scale / norm
             bias_weight = 1.0 / (scale * norm)
-            offset, slack = square * to_bound, square * to_bound
+            offset = square * to_bound - bias_centre * bias_weight
+            slack = square * to_bound + abs(bias_centre) * bias_weight
         else:
             to_bound = scale / norm
             bias_weight = scale / norm if bias_radius > 0 else 0.0

@@ -1,0 +1,128 @@
+"""Each vector operation equals its NumPy meaning, by the processor's instruction and by the portable form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmrec_fast.kernels.cpu import intrinsics as vector
+from llmrec_fast.kernels.cpu.intrinsics import AVX2, PORTABLE, InstructionSet, instruction_set
+from llmrec_fast.kernels.jit import jit
+
+SETS = [instruction_set()] if instruction_set() is PORTABLE else [instruction_set(), PORTABLE]
+GENERATOR = np.random.default_rng(0)
+
+
+@jit()
+def _integer_operations(isa: Any, unsigned: Any, signed: Any, shorts: Any, out: Any, sums: Any) -> None:
+    """Everything the integer kernels use, into `out` as int32 lanes."""
+    ones = vector.splat_shorts16(np.int16(1))
+    pairs = vector.multiply_pairs_u8_s8(isa, vector.load_bytes32(unsigned, 0), vector.load_bytes32(signed, 0))
+    sums[0] = vector.sum_ints8(vector.multiply_pairs_s16(isa, pairs, ones))
+    wide = vector.widen_bytes16(vector.load_bytes16(signed, 16))
+    sums[1] = vector.sum_ints8(vector.multiply_pairs_s16(isa, wide, vector.load_shorts16(shorts, 0)))
+    low = vector.multiply_pairs_u8_s8(
+        isa, vector.low_nibbles(vector.load_bytes32(unsigned, 0)), vector.load_bytes32(signed, 0)
+    )
+    high = vector.multiply_pairs_u8_s8(
+        isa, vector.high_nibbles(vector.load_bytes32(unsigned, 0)), vector.load_bytes32(signed, 0)
+    )
+    sums[2] = vector.sum_ints8(vector.multiply_pairs_s16(isa, vector.add_shorts16(low, high), ones))
+    vector.store_floats8(out, 0, vector.ints8_to_floats8(vector.multiply_pairs_s16(isa, pairs, ones)))
+
+
+@pytest.mark.parametrize("isa", SETS, ids=str)
+@pytest.mark.parametrize("extreme", [False, True])
+def test_integer_products(isa: InstructionSet, extreme: bool) -> None:
+    unsigned = GENERATOR.integers(0, 256, 32).astype(np.uint8)
+    signed = GENERATOR.integers(-128, 128, 32).astype(np.int8)
+    shorts = GENERATOR.integers(-4095, 4096, 16).astype(np.int16)
+    if extreme:  # 255 * 127 * 2 does not fit in int16: the instruction saturates, and so must its portable form
+        unsigned[:8], signed[:4], signed[4:8] = 255, 127, -128
+    out, sums = np.zeros(8, np.float32), np.zeros(3, np.int32)
+    _integer_operations(isa, unsigned, signed, shorts, out, sums)
+    products = unsigned.astype(np.int64) * signed
+    pairs = np.clip(products.reshape(16, 2).sum(axis=1), -32768, 32767)
+    assert sums[0] == pairs.sum()
+    np.testing.assert_array_equal(out, pairs.reshape(8, 2).sum(axis=1))
+    assert sums[1] == (signed[16:].astype(np.int64) * shorts).sum()
+    nibbles = (unsigned & 15).astype(np.int64) + (unsigned >> 4)
+    assert sums[2] == (nibbles * signed).sum()
+
+
+@jit()
+def _chained_products(isa: Any, packed: Any, queries: Any, length: int) -> int:
+    """`length` additions of nibble products in int16 before they are widened."""
+    total = vector.zero_shorts16()
+    for _ in range(length):
+        total = vector.add_shorts16(
+            total,
+            vector.multiply_pairs_u8_s8(
+                isa, vector.low_nibbles(vector.load_bytes32(packed, 0)), vector.load_bytes32(queries, 0)
+            ),
+        )
+    return vector.sum_ints8(vector.multiply_pairs_s16(isa, total, vector.splat_shorts16(np.int16(1))))
+
+
+@pytest.mark.parametrize("isa", SETS, ids=str)
+def test_eight_products_of_nibbles_fit_in_int16_and_nine_do_not(isa: InstructionSet) -> None:
+    packed, queries = np.full(32, 15, np.uint8), np.full(32, 127, np.int8)
+    assert _chained_products(isa, packed, queries, 8) == 8 * 32 * 15 * 127
+    assert _chained_products(isa, packed, queries, 9) != 9 * 32 * 15 * 127
+
+
+@jit()
+def _float_operations(
+    isa: Any, floats: Any, doubles: Any, halves: Any, bits: Any, out: Any, bounds: Any, sums: Any
+) -> None:
+    a, b, c = vector.load_floats8(floats, 0), vector.load_floats8(floats, 32), vector.load_floats8(floats, 64)
+    vector.store_floats8(out, 0, vector.multiply_add_floats8(isa, a, b, c))
+    vector.store_floats8(out, 32, vector.maximum_floats8(isa, a, b))
+    vector.store_floats8(out, 64, vector.penalty_floats8(bits[0]))
+    vector.store_floats8(out, 96, vector.load_bfloats8(halves, 0))
+    vector.store_floats8(out, 128, vector.load_splat_floats8(floats, 12))
+    vector.store_bounds8(isa, bounds, 0, vector.load_floats8(floats, 96))
+    wide = vector.floats8_to_doubles8(a)
+    product = vector.multiply_doubles8(wide, vector.load_doubles8(doubles, 0))
+    sums[0] = vector.sum_doubles8(vector.add_doubles8(product, vector.subtract_doubles8(wide, wide)))
+
+
+@pytest.mark.parametrize("isa", SETS, ids=str)
+def test_float_operations(isa: InstructionSet) -> None:
+    floats = GENERATOR.standard_normal(32).astype(np.float32)
+    floats[24:] = [0.5, -0.5, -7.9, 32766.5, 1e30, -1e30, np.inf, -np.inf]
+    doubles, halves = GENERATOR.standard_normal(8), (floats[:8].view(np.uint32) >> 16).astype(np.uint16)
+    out, bounds, sums = np.zeros(40, np.float32), np.zeros(8, np.int16), np.zeros(1)
+    _float_operations(isa, floats, doubles, halves, np.array([0b10110001], np.uint8), out, bounds, sums)
+    a, b, c = floats[:8], floats[8:16], floats[16:24]
+    np.testing.assert_allclose(out[:8], a.astype(np.float64) * b + c, rtol=1e-6)
+    np.testing.assert_array_equal(out[8:16], np.maximum(a, b))
+    np.testing.assert_array_equal(out[16:24], np.where([1, 0, 0, 0, 1, 1, 0, 1], 0, -np.inf))
+    np.testing.assert_array_equal(out[24:32], (halves.astype(np.uint32) << 16).view(np.float32))
+    np.testing.assert_array_equal(out[32:], floats[3])
+    assert bounds.tolist() == [0, 0, -7, 32766, 32767, -32768, 32767, -32768]
+    terms = a * doubles
+    halves4 = terms[:4] + terms[4:]
+    assert sums[0] == (halves4[0] + halves4[2]) + (halves4[1] + halves4[3])
+
+
+@jit()
+def _masks(shorts: Any, threshold: int) -> tuple[int, int]:
+    mask = vector.at_least_shorts16(vector.load_shorts16(shorts, 0), vector.splat_shorts16(np.int16(threshold)))
+    return mask, vector.trailing_zeros(mask)
+
+
+def test_masks_name_the_lanes_that_reach_the_threshold() -> None:
+    shorts = np.full(16, -5, np.int16)
+    shorts[[3, 7, 15]] = [4, 100, 5]
+    assert _masks(shorts, 4) == ((1 << 3) | (1 << 7) | (1 << 15), 3)
+    assert _masks(shorts, 5) == ((1 << 7) | (1 << 15), 7)
+
+
+def test_the_switch_chooses_the_portable_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMREC_PORTABLE", "1")
+    assert instruction_set() is PORTABLE
+    monkeypatch.setenv("LLMREC_PORTABLE", "0")
+    assert instruction_set() is (AVX2 if vector._host_has_avx2() else PORTABLE)
