@@ -98,8 +98,10 @@ def build_program(variant: Variant, sources: Sequence[Path], name: str) -> Path:
 def load_module(variant: Variant = "plain") -> ModuleType:
     """Build and import the emulated extension module."""
     path = build_module(variant)
-    loader = importlib.machinery.ExtensionFileLoader("_cuda", str(path))
-    spec = importlib.util.spec_from_file_location("_cuda", path, loader=loader)
+    # pybind11 hands out a module that it has made under the same full name before, whatever file it came from
+    name = f"{variant}._cuda"
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)

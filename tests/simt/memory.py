@@ -101,3 +101,17 @@ class Emulation:
     def assign_device(self, array: np.ndarray, device: int) -> None:
         """Let `array` be memory of this device, or of the host (-1)."""
         self.controls.simt_set_device(ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), device)
+
+    def watch(self, start: int, size: int) -> None:
+        """Count what kernels read and write there from now on; start 0: everywhere but in shared memory (race check only)."""
+        self.controls.simt_watch(ctypes.c_void_p(start or None), ctypes.c_size_t(size))
+
+    def watched_reads(self) -> int:
+        """Bytes that kernels have read in the watched region."""
+        self.controls.simt_watched_reads.restype = ctypes.c_uint64
+        return int(self.controls.simt_watched_reads())
+
+    def watched_writes(self) -> int:
+        """Bytes that kernels have written in the watched region."""
+        self.controls.simt_watched_writes.restype = ctypes.c_uint64
+        return int(self.controls.simt_watched_writes())
