@@ -155,8 +155,8 @@ Status scan(const SearchRequest& request, const SegmentView& segment, const Quer
 
 Status seed(const SearchRequest& request, const SegmentView& segment, const QueryCodes& codes, const Workspace& space,
             int shared_limit, cudaStream_t stream) {
-  if (group_width(request, shared_limit, 1, kFewQueries) == kFewQueries) {
-    LLMREC_PROPAGATE(launch_estimates<8>(request, segment, codes, space.seeds, stream));
+  if (request.query_count > 1 && seed_shared_bytes(kFewQueries, request.shape.first) <= static_cast<size_t>(shared_limit)) {
+    LLMREC_PROPAGATE(launch_estimates<kFewQueries>(request, segment, codes, space.seeds, stream));
   } else {
     LLMREC_PROPAGATE(launch_estimates<1>(request, segment, codes, space.seeds, stream));
   }

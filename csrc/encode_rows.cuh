@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kScanThreads) quantise_rows(EncodeRequest requ
   lost = sum_of_lanes(lost), stored = sum_of_lanes(stored);
   if (lane != 0) return;
   *reinterpret_cast<float4*>(request.out.third_terms + place * 4) =
-      make_float4(step, wild ? kWildNorm : norm_up(lost, slack), upper_bias, 0.0f);
+      make_float4(step, wild ? bits_as<float>(0x7F800000u) : norm_up(lost, slack), upper_bias, 0.0f);
   // norms are not negative, so their bits are in their order
   auto* const maxima = reinterpret_cast<unsigned long long*>(request.summary);
   atomicMax(&maxima[0], bits_as<unsigned long long>(sqrt(first.stored)));

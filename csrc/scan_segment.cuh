@@ -26,9 +26,11 @@ __global__ void __launch_bounds__(kScanThreads, (kScanBlocks<kScan, kQueries>)) 
   if (threadIdx.x < 8) block.queued[threadIdx.x] = 0;
   for (int j = threadIdx.x; j < kQueries; j += kScanThreads) {
     FirstTerms terms = {0, 0, 0, 0, 0, (float)-minus_infinity(), 0, 0};  // queries that pad the group keep nothing
-    if (j < queries) {
+    if (j < queries && kScan != Scan::kRows) {
       const QueryTerms& query = codes.terms[first_query + j];
       terms = {query.first[0], query.first[1], query.first[2], query.first[3], query.first[4], 0, query.offsets[0], 0};
+    }
+    if (j < queries) {
       block.found[j] = state.found_counts[(int64_t)(first_query + j) * state.slices + blockIdx.x];
     }
     block.terms[j] = terms;

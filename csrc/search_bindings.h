@@ -17,19 +17,19 @@ inline void register_search(pybind11::module_& module) {
   using namespace py::literals;
   const auto release = py::call_guard<py::gil_scoped_release>();
 
-  py::class_<ScanShape>(module, "ScanShape", "Widths of an encoding")
+  py::class_<ScanShape>(module, "ScanShape", py::module_local(), "Widths of an encoding")
       .def(py::init([](int dim, int first, int second, int third, bool euclidean) {
              return ScanShape{dim, first, second, third, euclidean};
            }),
            py::kw_only(), "dim"_a, "first"_a, "second"_a, "third"_a, "euclidean"_a);
 
-  py::class_<PlanView>(module, "PlanView", "Centre, rotation and scale of an encoding, on the device")
+  py::class_<PlanView>(module, "PlanView", py::module_local(), "Centre, rotation and scale of an encoding, on the device")
       .def(py::init([](uintptr_t mean, uintptr_t rotation, double scale, double bias_centre, double bias_radius) {
              return PlanView{pointer_to<float>(mean), pointer_to<float>(rotation), scale, bias_centre, bias_radius};
            }),
            py::kw_only(), "mean"_a, "rotation"_a, "scale"_a, "bias_centre"_a, "bias_radius"_a);
 
-  py::class_<SegmentView>(module, "SegmentView", "Rows of a segment and their codes, on the device; first = 0: no codes")
+  py::class_<SegmentView>(module, "SegmentView", py::module_local(), "Rows of a segment and their codes, on the device; first = 0: no codes")
       .def(py::init([](uintptr_t first, uintptr_t second, uintptr_t third, uintptr_t third_terms, uintptr_t rows, uintptr_t bias,
                        uintptr_t allowed, int64_t base, int64_t count, std::array<double, 3> largest) {
              return SegmentView{pointer_to<uint8_t>(first), pointer_to<uint8_t>(second), pointer_to<int8_t>(third),
