@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,8 @@ class EmulatedMemory:
 
     def __init__(self, synchronize: Callable[[int, int], None]) -> None:
         self._synchronize = synchronize
+        # what a deferred stream has yet to use: a pool that is ordered by streams hands freed memory out no earlier either
+        self._in_use: deque[DeviceArray] = deque(maxlen=1000)
         self.place = Place(0, 0)
 
     def current_place(self) -> Place:
@@ -63,17 +66,22 @@ class EmulatedMemory:
         host = np.frombuffer(bytearray(b"\xff" * (int(np.prod(shape)) * np.dtype(dtype).itemsize)), dtype).reshape(
             shape
         )
-        return DeviceArray(host)
+        return self._keep(DeviceArray(host))
 
     def upload(self, array: np.ndarray, place: Place) -> DeviceArray:
-        return DeviceArray(np.array(array))
+        return self._keep(DeviceArray(np.array(array)))
 
     def download(self, array: DeviceArray, place: Place) -> np.ndarray:
         self._synchronize(place.device, place.stream)
+        self._in_use.clear()
         return array._host.copy()
 
     def pointer(self, array: DeviceArray) -> int:
         return int(array._host.ctypes.data)
+
+    def _keep(self, array: DeviceArray) -> DeviceArray:
+        self._in_use.append(array)
+        return array
 
 
 class Emulation:
@@ -98,9 +106,13 @@ class Emulation:
         finally:
             self.controls.simt_set_deferred(0)
 
-    def assign_device(self, array: np.ndarray, device: int) -> None:
+    @contextmanager
+    def on_device(self, array: np.ndarray, device: int) -> Iterator[None]:
         """Let `array` be memory of this device, or of the host (-1)."""
-        self.controls.simt_set_device(ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), device)
+        start = ctypes.c_void_p(array.ctypes.data)
+        self.controls.simt_set_device(start, ctypes.c_size_t(array.nbytes), device)
+        yield
+        self.controls.simt_set_device(start, ctypes.c_size_t(0), 0)
 
     def watch(self, start: int, size: int) -> None:
         """Count what kernels read and write there from now on; start 0: everywhere but in shared memory (race check only)."""
@@ -115,3 +127,10 @@ class Emulation:
         """Bytes that kernels have written in the watched region."""
         self.controls.simt_watched_writes.restype = ctypes.c_uint64
         return int(self.controls.simt_watched_writes())
+
+    @contextmanager
+    def no_launches(self) -> Iterator[None]:
+        """Fails the test if a kernel is launched meanwhile."""
+        before = self.controls.simt_launches()
+        yield
+        assert self.controls.simt_launches() == before, "a kernel was launched"

@@ -9,7 +9,7 @@ using llmrec::kAllLanes;
 // out[i] = in[n - 1 - i], through shared memory
 __global__ void reverse(const int* in, int* out, bool barrier) {
   LLMREC_SHARED(int, staged);
-  staged[threadIdx.x] = in[threadIdx.x];
+  staged[threadIdx.x] = in[threadIdx.x];  // reverse
   if (barrier) __syncthreads();
   out[threadIdx.x] = staged[blockDim.x - 1 - threadIdx.x];
 }
@@ -31,6 +31,14 @@ __global__ void copy_through_cp_async(const int* in, int* out, bool wait) {
   for (int i = 0; i < 4; ++i) out[4 * threadIdx.x + i] = staged[4 * threadIdx.x + i];
   if (!wait) llmrec::ptx::cp_async_wait<0>();
 }
+
+__global__ void forget_cp_async(const int* in) {
+  LLMREC_SHARED(int, staged);
+  llmrec::ptx::cp_async_16(staged + 4 * threadIdx.x, in + 4 * threadIdx.x);
+  llmrec::ptx::cp_async_commit();
+}
+
+__global__ void do_nothing() {}
 
 enum Memory { kShared, kGlobal, kLocal };
 __global__ void read_at(const int* in, int* out, Memory memory, int position) {
@@ -69,7 +77,7 @@ __global__ void incomplete_mask(int* out, unsigned mask) {
 
 __global__ void different_barriers(int* out) {
   if (threadIdx.x < 16) {
-    __syncthreads();
+    __syncthreads();  // here
   } else {
     __syncthreads();
   }
@@ -88,6 +96,12 @@ int planted_reverse_in_warp(const int* in, int* out, bool right) {
 }
 int planted_cp_async(const int* in, int* out, bool right) {
   return llmrec::launch(copy_through_cp_async, 1, 8, 32 * sizeof(int), nullptr, in, out, right);
+}
+int planted_cp_async_forgotten(const int* in, int*) {
+  return llmrec::launch(forget_cp_async, 1, 8, 32 * sizeof(int), nullptr, in);
+}
+int planted_launch(int threads, int blocks, int shared) {
+  return llmrec::launch(do_nothing, blocks, threads, shared, nullptr);
 }
 int planted_read_at(const int* in, int* out, int memory, int position) {
   return llmrec::launch(read_at, 1, 16, 16 * sizeof(int), nullptr, in, out, static_cast<Memory>(memory), position);

@@ -30,6 +30,7 @@ std::map<cudaStream_t, Queue> queues;
 std::unordered_map<const void*, size_t> shared_limits;
 std::map<const void*, std::pair<size_t, int>> devices;
 bool deferred = false;
+int launches = 0;
 cudaError_t last_error = cudaSuccess;
 int current_device = 0;
 
@@ -80,6 +81,7 @@ cudaError_t enqueue_launch(const void* kernel, dim3 grid, dim3 block, size_t sha
   const auto limit = shared_limits.find(kernel);
   if (shared_bytes > std::max(kSharedBytes, limit == shared_limits.end() ? size_t{0} : limit->second))
     return remember(cudaErrorInvalidValue);
+  ++launches;
   return enqueue(stream, [=] { return run(grid, block, shared_bytes, body) ? cudaSuccess : cudaErrorLaunchFailure; });
 }
 
@@ -172,6 +174,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 
 extern "C" {
 void simt_set_order(int order, uint64_t seed) { simt::set_order(static_cast<simt::Order>(order), seed); }
+int simt_launches() { return launches; }
 void simt_set_deferred(int value) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
   deferred = value != 0;
