@@ -134,10 +134,12 @@ def test_no_stage_skips_a_row_that_reaches_the_threshold(
     library: ctypes.CDLL, emulation: Emulation, dim: int, first: int, second: int, euclidean: bool, tensor: bool
 ) -> None:
     generator = np.random.default_rng(dim + first)
-    rows = decaying(generator, 100, dim)
+    rows = decaying(generator, 700, dim)
     rows[60:80] *= (10.0 ** generator.uniform(-4, 0.5, (20, 1))).astype(np.float32)
     bias = None if euclidean else generator.standard_normal(len(rows)).astype(np.float32)
-    codes = encoded_on_device(emulation, rows, plan_of(rows, first, second, euclidean=euclidean, bias=bias), bias)
+    plan = plan_of(rows, first, second, euclidean=euclidean, bias=bias)  # fewer rows than columns would leave no tails
+    rows, bias = rows[:100].copy(), None if bias is None else bias[:100].copy()
+    codes = encoded_on_device(emulation, rows, plan, bias)
     queries = attacking_queries(codes, rows, generator)
     assert margins(library, segment_of(rows, codes, bias), queries, tensor).min() >= 0
 
@@ -175,8 +177,10 @@ def test_rows_far_from_the_fit_pass_every_stage(library: ctypes.CDLL, emulation:
 @pytest.fixture(scope="module")
 def attacked(emulation: Emulation) -> tuple[np.ndarray, Codes, np.ndarray]:
     generator = np.random.default_rng(3)
-    rows = decaying(generator, 160, 384)
-    codes = encoded_on_device(emulation, rows, plan_of(rows, 160, 128))
+    rows = decaying(generator, 700, 384)
+    plan = plan_of(rows, 160, 128)
+    rows = rows[:100].copy()
+    codes = encoded_on_device(emulation, rows, plan)
     return rows, codes, attacking_queries(codes, rows, generator)
 
 
@@ -194,7 +198,7 @@ def test_a_norm_scaled_down_is_found(
     rows, codes, queries = attacked
     first = codes.first.copy()
     terms = first.reshape(-1, codes.plan.first_stride)[:, -64:].copy().view(np.uint16)
-    terms[:, 16:24] -= 64  # tail norms half a power of two smaller
+    terms[:, 16:24] -= 16  # tail norms an eighth of a power of two smaller
     first.reshape(-1, codes.plan.first_stride)[:, -64:] = terms.view(np.uint8)
     second = codes.second.view(np.float32).copy()
     second.reshape(-1, codes.plan.second_stride // 4)[:, -3] *= np.float32(0.8)  # the second stage's rounding norm
