@@ -1,7 +1,7 @@
-"""No stage of the scan on the GPU may skip a row whose exact score reaches the threshold: not even for queries made to break it.
+"""No stage of the scan on the GPU may skip a row that reaches the threshold: not even for queries made to break it.
 
-The attack of test_bounded_attack.py, on the functions of csrc themselves: `stage_margins.cu` evaluates each stage's bound minus the
-threshold that the row's own exact score gives, by dp4a and by tensor tiles. A negative margin is a row that would be lost.
+The attack of test_bounded_attack.py, on the functions of csrc themselves: `stage_margins.cu` evaluates each stage's bound minus
+the threshold that the row's own exact score gives, by dp4a and by tensor tiles. A negative margin is a row that would be lost.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def margins(
     tiles = tiles_of_blocks(codes.first, plan)
     largest = (ctypes.c_double * 3)(codes.largest_first, codes.largest_second, codes.largest_third)
     view = Segment(
-        *map(address, (tiles, codes.second, codes.third, codes.third_terms, segment.rows, segment.bias, segment.allowed)),
+        *map(
+            address, (tiles, codes.second, codes.third, codes.third_terms, segment.rows, segment.bias, segment.allowed)
+        ),
         0,
         len(segment.rows),
         largest,
@@ -128,7 +130,9 @@ def encoded_on_device(emulation: Emulation, rows: np.ndarray, plan: ScanPlan, bi
 
 
 @pytest.mark.parametrize("tensor", [False, True], ids=["dp4a", "tensor"])
-@pytest.mark.parametrize(("dim", "first", "second"), [(1, 32, 0), (64, 32, 64), (130, 64, 64), (384, 160, 128), (200, 224, 0)])
+@pytest.mark.parametrize(
+    ("dim", "first", "second"), [(1, 32, 0), (64, 32, 64), (130, 64, 64), (384, 160, 128), (200, 224, 0)]
+)
 @pytest.mark.parametrize("euclidean", [False, True])
 def test_no_stage_skips_a_row_that_reaches_the_threshold(
     library: ctypes.CDLL, emulation: Emulation, dim: int, first: int, second: int, euclidean: bool, tensor: bool
@@ -192,9 +196,7 @@ def test_the_bounds_are_not_looser_than_they_need_to_be(
     assert (margins(library, segment_of(rows, codes), queries, tensor=False).min(axis=(0, 1))[:2] < 5e-3).all()
 
 
-def test_a_norm_scaled_down_is_found(
-    library: ctypes.CDLL, attacked: tuple[np.ndarray, Codes, np.ndarray]
-) -> None:
+def test_a_norm_scaled_down_is_found(library: ctypes.CDLL, attacked: tuple[np.ndarray, Codes, np.ndarray]) -> None:
     rows, codes, queries = attacked
     first = codes.first.copy()
     terms = first.reshape(-1, codes.plan.first_stride)[:, -64:].copy().view(np.uint16)
@@ -205,7 +207,11 @@ def test_a_norm_scaled_down_is_found(
     third_terms = codes.third_terms.copy()
     third_terms[1::4] *= np.float32(0.9)
     for stage, damaged in enumerate(
-        (replace(codes, first=first), replace(codes, second=second.view(np.uint8)), replace(codes, third_terms=third_terms))
+        (
+            replace(codes, first=first),
+            replace(codes, second=second.view(np.uint8)),
+            replace(codes, third_terms=third_terms),
+        )
     ):
         found = margins(library, segment_of(rows, damaged), queries, tensor=False)
         assert found[:, :, stage].min() < 0

@@ -1,7 +1,7 @@
 """The bounded scan on CUDA devices equals the reference, which scores every row: ids, order and the very bits of the scores.
 
-`cuda-emulated-*` run the kernels as they are on the CPU, with blocks and threads in several orders and with the race check; sizes are
-small because of it. Few queries take the path of dp4a, more than eight the tensor cores.
+`cuda-emulated-*` run the kernels as they are on the CPU, with blocks and threads in several orders and with the race check;
+sizes are small because of it. Few queries take the path of dp4a, more than eight the tensor cores.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def test_rows_and_queries_that_bounds_cannot_handle(kernels: Any) -> None:
     rows = make_rows(700, 64)
     plan = plan_of(rows, 32, 64)
     far = np.concatenate([rows, rows[:20] * 1e3, rows[:10] * np.float32(1e30), np.full((2, 64), 3e38, np.float32)])
-    queries = np.concatenate([np.zeros((1, 64), np.float32), rows[:2], rows[:1] * np.float32(1e-37), rows[:1] * np.float32(1e37)])
+    queries = np.concatenate(
+        [np.zeros((1, 64), np.float32), rows[:2], rows[:1] * np.float32(1e-37), rows[:1] * np.float32(1e37)]
+    )
     for own in (queries, np.tile(queries, (3, 1))):
         assert_exact(kernels, [segment_of(far, cpu.encode_rows(far, plan))], own, 30, euclidean=False)
 
@@ -172,7 +174,9 @@ def test_queries_are_cut_in_groups_that_keep_to_the_workspace(kernels: Any) -> N
     scores, positions = kernels.bounded_search(
         [encoded(rows, 32, 0)], make_rows(23, 64, seed=11), 5, euclidean=False, excluded=pair, workspace_bytes=200_000
     )
-    expected = reference.bounded_search([encoded(rows, 32, 0)], make_rows(23, 64, seed=11), 5, euclidean=False, excluded=pair)
+    expected = reference.bounded_search(
+        [encoded(rows, 32, 0)], make_rows(23, 64, seed=11), 5, euclidean=False, excluded=pair
+    )
     np.testing.assert_array_equal(positions, expected[1])
     np.testing.assert_array_equal(scores, expected[0])
 
@@ -232,7 +236,11 @@ def moved(emulation: Emulation) -> Any:
     rows = make_rows(500, 64)
     place = Place(0, 0)
     with using(emulation.runtime):
-        yield segment_to_device(encoded(rows, 32, 0), emulation.runtime, place), DeviceArray(make_rows(2, 64, seed=15)), rows
+        yield (
+            segment_to_device(encoded(rows, 32, 0), emulation.runtime, place),
+            DeviceArray(make_rows(2, 64, seed=15)),
+            rows,
+        )
 
 
 def test_device_arrays_stay_on_the_device(moved: Any, emulation: Emulation) -> None:
@@ -285,17 +293,35 @@ def test_misuse_is_refused_before_anything_is_launched(moved: Any, emulation: Em
     with pytest.raises(InvalidInput, match="queries must have shape"):
         search([segment], DeviceArray(np.zeros((2, 63), np.float32)), 3, euclidean=False)
     with pytest.raises(InvalidInput, match="excluded indptr"):
-        search([segment], queries, 3, euclidean=False, excluded=(DeviceArray(np.zeros(2, np.int64)), DeviceArray(np.zeros(0, np.int64))))
+        search(
+            [segment],
+            queries,
+            3,
+            euclidean=False,
+            excluded=(DeviceArray(np.zeros(2, np.int64)), DeviceArray(np.zeros(0, np.int64))),
+        )
     with pytest.raises(InvalidInput, match="out must be two arrays on the device"):
         search([segment], queries, 3, euclidean=False, out=(np.zeros((2, 3)), np.zeros((2, 3), np.int64)))
     with pytest.raises(InvalidInput, match="out positions"):
-        search([segment], queries, 3, euclidean=False, out=(DeviceArray(np.zeros((2, 3))), DeviceArray(np.zeros((2, 3), np.int32))))
+        search(
+            [segment],
+            queries,
+            3,
+            euclidean=False,
+            out=(DeviceArray(np.zeros((2, 3))), DeviceArray(np.zeros((2, 3), np.int32))),
+        )
     with pytest.raises(InvalidInput, match="a segment is on device 1"):
         search([replace(segment, device=1)], queries, 3, euclidean=False)
     elsewhere = make_rows(2, 64)
     emulation.assign_device(elsewhere, 1)
     with pytest.raises(InvalidInput, match="one device"):
-        search([segment], queries, 3, euclidean=False, excluded=(DeviceArray(np.zeros(3, np.int64)), DeviceArray(elsewhere)))
+        search(
+            [segment],
+            queries,
+            3,
+            euclidean=False,
+            excluded=(DeviceArray(np.zeros(3, np.int64)), DeviceArray(elsewhere)),
+        )
 
 
 def test_launchers_refuse_a_small_workspace(emulation: Emulation) -> None:
@@ -305,13 +331,36 @@ def test_launchers_refuse_a_small_workspace(emulation: Emulation) -> None:
     size = extension.search_workspace_bytes(shape=shape, segments=[], queries=3, k=5, slices=2)
     workspace = np.zeros(size, np.uint8)
     common = {"device": 0, "stream": 0, "shape": shape, "plan": plan}
-    search = common | {"segments": [], "queries": 0, "query_count": 3, "k": 5, "slices": 2, "excluded_starts": 0, "excluded_rows": 0}
-    search |= {"counts": 0, "out_scores": 0, "out_rows": 0, "workspace": workspace.ctypes.data, "workspace_bytes": size - 1}
+    search = common | {
+        "segments": [],
+        "queries": 0,
+        "query_count": 3,
+        "k": 5,
+        "slices": 2,
+        "excluded_starts": 0,
+        "excluded_rows": 0,
+    }
+    search |= {
+        "counts": 0,
+        "out_scores": 0,
+        "out_rows": 0,
+        "workspace": workspace.ctypes.data,
+        "workspace_bytes": size - 1,
+    }
     with pytest.raises(CudaError, match="workspace is too small"):
         extension.search(**search)
     with pytest.raises(CudaError, match="k must be 1 to 1024"):
         extension.search(**(search | {"k": 1025}))
-    encode = common | {"rows": 8, "bias": 0, "count": 1, "place": 0, "row_slack": 0.0, "first": 0, "second": 0, "third": 0}
+    encode = common | {
+        "rows": 8,
+        "bias": 0,
+        "count": 1,
+        "place": 0,
+        "row_slack": 0.0,
+        "first": 0,
+        "second": 0,
+        "third": 0,
+    }
     encode |= {"third_terms": 0, "summary": 0, "workspace": 8, "workspace_bytes": 31}
     with pytest.raises(CudaError, match="workspace is too small"):
         extension.encode(**encode)

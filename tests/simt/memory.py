@@ -71,6 +71,10 @@ class EmulatedMemory:
     def upload(self, array: np.ndarray, place: Place) -> DeviceArray:
         return self._keep(DeviceArray(np.array(array)))
 
+    def write(self, array: DeviceArray, start: int, values: np.ndarray, place: Place) -> None:
+        self._synchronize(place.device, place.stream)
+        array._host[start : start + len(values)] = values
+
     def download(self, array: DeviceArray, place: Place) -> np.ndarray:
         self._synchronize(place.device, place.stream)
         self._in_use.clear()

@@ -1,7 +1,7 @@
 """The bounded scan on a GPU: prepare, seed, scan, select, all launched at once and never waited for in between.
 
-This file checks, finds memory and launches; csrc/bounded_search.cu has the steps. Cost of few queries: first / 2 + 16 bytes a row
-for rows that fail the first bound (seeds included); nothing of the size queries x rows is ever written.
+This file checks, finds memory and launches; csrc/bounded_search.cu has the steps. Cost of few queries: first / 2 + 16 bytes
+for a row that fails the first bound (seeds included); nothing of the size queries x rows is ever written.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def bounded_search(
     threads : has no effect.
     workspace_bytes : what the working memory should stay below; queries are searched in groups that keep to it.
     counts : filled if given; the call then waits for the device.
-    out : (scores, positions), (q, k) float64 and int64 arrays on the device to write to. With `out` and everything else on the device,
-        a call like one before it allocates nothing and can be captured in a CUDA graph.
+    out : (scores, positions), (q, k) float64 and int64 arrays on the device to write to. With `out` and all else on the
+        device, a call like one before it allocates nothing and can be captured in a CUDA graph.
 
     Returns
     -------

@@ -35,6 +35,9 @@ class Memory(Protocol):
     def upload(self, array: npt.NDArray[Any], place: Place) -> Any:
         """A copy of a host array on the device."""
 
+    def write(self, array: Any, start: int, values: npt.NDArray[Any], place: Place) -> None:
+        """Copy host values over array[start : start + len(values)]."""
+
     def download(self, array: Any, place: Place) -> npt.NDArray[Any]:
         """A copy of a device array on the host. Waits for the stream."""
 
@@ -67,6 +70,11 @@ class CuPyMemory:
         """A copy through pinned memory, ordered on the stream."""
         with self._at(place):
             return self._cupy.array(array)
+
+    def write(self, array: Any, start: int, values: npt.NDArray[Any], place: Place) -> None:
+        """Through `cupy.ndarray.set`, ordered on the stream."""
+        with self._at(place):
+            array[start : start + len(values)].set(values)
 
     def download(self, array: Any, place: Place) -> npt.NDArray[Any]:
         """A copy on the host; waits for the stream."""

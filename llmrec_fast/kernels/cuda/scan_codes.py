@@ -116,7 +116,7 @@ def codes_to_device(codes: Codes | DeviceCodes, here: Runtime, place: Place) -> 
     if isinstance(codes, DeviceCodes):
         return codes
     return DeviceCodes(
-        described=_without_arrays(codes),
+        described=described(codes),
         capacity=codes.capacity,
         plan=plan_to_device(codes.plan, here, place),
         first=here.on_device("codes.first", tiles_of_blocks(codes.first, codes.plan), place),
@@ -141,7 +141,7 @@ def empty_device_codes(plan: ScanPlan, capacity: int, here: Runtime, place: Plac
     """Codes on the device with room for at least `capacity` rows."""
     rows = max(1, panels_of(capacity)) * PANEL_ROWS
     return DeviceCodes(
-        described=_without_arrays(empty_codes(plan, 0)),
+        described=described(empty_codes(plan, 0)),
         capacity=rows,
         plan=plan_to_device(plan, here, place),
         first=here.new("codes.first", (rows // BLOCK_ROWS * plan.first_stride,), np.uint8, place),
@@ -152,7 +152,7 @@ def empty_device_codes(plan: ScanPlan, capacity: int, here: Runtime, place: Plac
 
 
 def segment_to_device(segment: ScanSegment | DeviceSegment, here: Runtime, place: Place) -> DeviceSegment:
-    """A copy of a segment's rows and codes on the device; as it is if it is there. `InvalidInput` if it is on another device."""
+    """A copy of a segment's rows and codes on the device; as it is if it is there. `InvalidInput` if it is on another."""
     if isinstance(segment, DeviceSegment):
         if segment.device != place.device:
             raise InvalidInput(f"a segment is on device {segment.device}, the call runs on device {place.device}")
@@ -168,7 +168,8 @@ def segment_to_device(segment: ScanSegment | DeviceSegment, here: Runtime, place
     )
 
 
-def _without_arrays(codes: Codes) -> Codes:
+def described(codes: Codes) -> Codes:
+    """`codes` with empty arrays: their plan, rows and summary."""
     empty = np.zeros(0, np.uint8)
     return replace(codes, first=empty, second=empty, third=empty.view(np.int8), third_terms=np.zeros(0, np.float32))
 
