@@ -51,6 +51,20 @@ struct Piece<Format, 1> {
   __device__ __forceinline__ float operator[](int) const { return Format::value(element); }
 };
 
+// `width` floats, in loads and stores of 16 bytes where there are four.
+template <int width>
+__device__ __forceinline__ void load(const float* from, float (&values)[width]) {
+  if constexpr (width % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < width; i += 4) {
+      const float4 four = *reinterpret_cast<const float4*>(from + i);
+      values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < width; ++i) values[i] = from[i];
+  }
+}
 template <int width>
 __device__ __forceinline__ void store(float* to, const float (&values)[width]) {
   if constexpr (width % 4 == 0) {

@@ -81,8 +81,9 @@ class ResultRow {
     if (!writes) return;
     for (int column = threadIdx.x * width; column < columns_; column += blockDim.x * width) {
       float values[width];
+      load(row_ + column, values);
 #pragma unroll
-      for (int i = 0; i < width; ++i) values[i] = scaled(row_[column + i], scale);
+      for (int i = 0; i < width; ++i) values[i] = scaled(values[i], scale);
       store(row_ + column, values);
     }
   }
@@ -130,8 +131,10 @@ __device__ __forceinline__ void add_rows(const PoolArguments& a, int64_t begin, 
   }
 }
 
+// Two blocks a multiprocessor have 32 KiB of loads under way, more than a memory round trip takes on any device; asking for
+// no more of them leaves 128 registers a thread, and nothing is spilled.
 template <class Format, int width, bool is_max>
-__global__ void __launch_bounds__(256) pool_segments(const PoolWork work) {
+__global__ void __launch_bounds__(256, 2) pool_segments(const PoolWork work) {
   LLMREC_SHARED(double, shared);
   const PoolArguments& a = work.arguments;
   const int groups = blockDim.y, warps = blockDim.x * groups / kWarpLanes;
@@ -169,9 +172,10 @@ __global__ void __launch_bounds__(256) pool_segments(const PoolWork work) {
       __syncthreads();
       if (threadIdx.y == 0) {
         for (int group = 1; group < groups; ++group) {
+          float other[width];
+          load(mine + group * lanes * width, other);
 #pragma unroll
-          for (int i = 0; i < width; ++i)
-            total[i] = combined<is_max>(total[i], mine[group * lanes * width + i]);
+          for (int i = 0; i < width; ++i) total[i] = combined<is_max>(total[i], other[i]);
         }
       }
       __syncthreads();  // the next tile overwrites the totals
@@ -191,7 +195,7 @@ __global__ void __launch_bounds__(256) pool_segments(const PoolWork work) {
 
 // Joins the pieces of each segment, in order; one block a segment, blockDim.y = 1.
 template <int width, bool is_max>
-__global__ void __launch_bounds__(256) pool_pieces(const PoolWork work) {
+__global__ void __launch_bounds__(256, 2) pool_pieces(const PoolWork work) {
   LLMREC_SHARED(double, warp_sums);
   const PoolArguments& a = work.arguments;
   const int64_t number = blockIdx.x;
@@ -204,7 +208,8 @@ __global__ void __launch_bounds__(256) pool_pieces(const PoolWork work) {
 #pragma unroll
     for (int i = 0; i < width; ++i) total[i] = kNothing<is_max>;
     for (int piece = 0; piece < work.pieces; ++piece) {
-      const auto values = Piece<Float32, width == 1 ? 1 : 4>::load(partial + piece * a.columns + column);
+      float values[width];
+      load(partial + piece * a.columns + column, values);
 #pragma unroll
       for (int i = 0; i < width; ++i) total[i] = combined<is_max>(total[i], values[i]);
     }
