@@ -123,7 +123,7 @@ __device__ __forceinline__ uint8_t code_pair(const float* values, int low, int h
 }
 
 // One warp a row: codes, norms and the summary.
-__global__ void __launch_bounds__(kScanThreads) quantise_rows(EncodeRequest request, float* __restrict__ rotated) {
+__global__ void __launch_bounds__(kScanThreads, 2) quantise_rows(EncodeRequest request, float* __restrict__ rotated) {
   const ScanShape& shape = request.shape;
   const int lane = threadIdx.x & 31, dim = shape.dim;
   const int64_t row = (int64_t)blockIdx.x * (kScanThreads / 32) + (threadIdx.x >> 5);

@@ -282,7 +282,11 @@ def test_misuse_is_refused_before_anything_is_launched(moved: Any, emulation: Em
     from llmrec_fast.kernels import cuda
 
     segment, queries, _ = moved
-    search = cuda.bounded_search
+    with emulation.no_launches():
+        refuse_misuse(cuda.bounded_search, segment, queries, emulation)
+
+
+def refuse_misuse(search: Any, segment: Any, queries: DeviceArray, emulation: Emulation) -> None:
     for k in (0, 1025):
         with pytest.raises(InvalidInput, match="k must be 1 to 1024"):
             search([segment], queries, k, euclidean=False)
@@ -313,8 +317,7 @@ def test_misuse_is_refused_before_anything_is_launched(moved: Any, emulation: Em
     with pytest.raises(InvalidInput, match="a segment is on device 1"):
         search([replace(segment, device=1)], queries, 3, euclidean=False)
     elsewhere = make_rows(2, 64)
-    emulation.assign_device(elsewhere, 1)
-    with pytest.raises(InvalidInput, match="one device"):
+    with emulation.on_device(elsewhere, 1), pytest.raises(InvalidInput, match="one device"):
         search(
             [segment],
             queries,
