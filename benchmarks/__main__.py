@@ -1,7 +1,7 @@
 """`python -m benchmarks SUITE`: parse the command line, run one suite, write its report.
 
-A suite is a module of this package (its name with _ for -) with `add_arguments(parser)` and `run(arguments) -> Report`. Only the suite that is
-asked for is imported, so that one suite never needs the peers of another.
+A suite is a module of this package (named with _ for -) with `add_arguments(parser)` and `run(arguments) -> Report`. Only
+the suite that is asked for is imported, so that one suite never needs the peers of another.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "binding.h"
-#include "fuse.h"
-#include "pool.h"
+#include "launchers.h"
 #include "search_bindings.h"
 
 namespace py = pybind11;

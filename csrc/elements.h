@@ -1,7 +1,8 @@
 // The element types of input matrices, as launchers and the binding name them.
 #pragma once
 
-#include "launch.h"
+#include <stddef.h>
+#include <stdint.h>
 
 namespace llmrec {
 

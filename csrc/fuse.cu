@@ -1,5 +1,6 @@
 // Launches of `fuse`: choose lanes a row and vector width; check what a launcher can check.
 #include "fuse.cuh"
+#include "launchers.h"
 
 namespace llmrec {
 

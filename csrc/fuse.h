@@ -15,6 +15,4 @@ struct FuseArguments {
   int64_t out_columns = 0, first_column = 0;
 };
 
-Status fuse(const FuseArguments& arguments, cudaStream_t stream);
-
 }  // namespace llmrec

@@ -1,6 +1,7 @@
 // Launches of `pool`: choose pieces, block shape and vector width; check what a launcher can check.
 #include <algorithm>
 
+#include "launchers.h"
 #include "pool.cuh"
 
 namespace llmrec {

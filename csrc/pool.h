@@ -25,10 +25,4 @@ struct PoolArguments {
   float* out = nullptr;  // (segments, columns)
 };
 
-// How many bytes `pool` needs beside its arguments: few segments are cut in pieces that are reduced side by side, so that
-// the device has enough to do. Depends on sizes only, never on the device, and so do the results.
-size_t pool_workspace_bytes(int64_t segments, int64_t positions, int64_t columns, PoolMode mode);
-
-Status pool(const PoolArguments& arguments, void* workspace, size_t workspace_bytes, cudaStream_t stream);
-
 }  // namespace llmrec
