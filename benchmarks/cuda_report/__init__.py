@@ -1,7 +1,7 @@
 """`python -m benchmarks cuda-report`: what the compiler made of the CUDA kernels, and how fast they can be at best.
 
-Needs nvcc, no GPU. Nothing in the report is a measurement: registers, spills and instructions come from the compiler, rates from
-data sheets.
+Needs nvcc, no GPU. Nothing in the report is a measurement: registers, spills and instructions come from the compiler, rates
+from data sheets.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> Report:
         with tempfile.TemporaryDirectory() as folder:
             _add_compilation(report, compile_all(nvcc, architectures, arguments.keep or Path(folder)), architectures)
     report.notes.append(
-        "Limits are predictions from data sheets, never measurements: launches, latency and survivors come on top. The rate of DP4A is "
-        "an assumption (64 a clock and multiprocessor)."
+        "Limits are predictions from data sheets, never measurements: launches, latency and survivors come on top. "
+        "The rate of DP4A is an assumption (64 a clock and multiprocessor)."
     )
     report.cells += [
         Cell(

@@ -1,7 +1,8 @@
 """What the compiler says about every kernel: compile `csrc/` as setup.py does, then read ptxas's report, the PTX and the SASS.
 
-Registers, stack and spills are what ptxas reports for each architecture. Widths of loads and special instructions are counted in
-the PTX that it compiled, and in the SASS where cuobjdump is installed (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm).
+Registers, stack and spills are what ptxas reports for each architecture. Widths of loads and special instructions are
+counted in the PTX that it compiled, and in the SASS where cuobjdump is installed (pip install nvidia-cuda-cuobjdump
+nvidia-cuda-nvdisasm).
 """
 
 from __future__ import annotations

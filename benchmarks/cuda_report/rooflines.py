@@ -1,7 +1,8 @@
 """How fast each kernel can be at best on known GPUs: bytes and operations a row against the data sheets. Predictions only.
 
-A kernel that moves `bytes` and executes `operations` on one unit takes at least the longer of both times (Williams, Waterman and
-Patterson, "Roofline", CACM 2009). Nothing here is measured: launches, latency, imperfect occupancy and survivors come on top.
+A kernel that moves `bytes` and executes `operations` on one unit takes at least the longer of both times (Williams,
+Waterman and Patterson, "Roofline", CACM 2009). Nothing here is measured: launches, latency, imperfect occupancy and
+survivors come on top.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each wrapper of csrc/ptx.cuh: its plain equivalent computes what the PTX ISA says, and nvcc makes the instruction of its name."""
+"""Each wrapper of csrc/ptx.cuh: its equivalent computes what the PTX ISA says, and nvcc makes the instruction it stands for."""
 
 from __future__ import annotations
 
