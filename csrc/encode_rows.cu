@@ -13,6 +13,11 @@ unsigned blocks_for(int64_t items, int64_t a_block) { return static_cast<unsigne
 
 }  // namespace
 
+Status clear(void* memory, size_t bytes, cudaStream_t stream) {
+  if (bytes > 0) LLMREC_TRY(cudaMemsetAsync(memory, 0, bytes, stream));
+  return {};
+}
+
 size_t encode_workspace_bytes(const ScanShape& shape, int64_t count) {
   return static_cast<size_t>(rows_at_a_time(count)) * static_cast<size_t>(shape.dim) * sizeof(float);
 }

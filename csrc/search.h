@@ -27,6 +27,9 @@ size_t search_workspace_bytes(const SearchRequest& request);
 // The exact top k. Every kernel goes to `stream`; all sizes are known here, so the calls can be captured in a graph.
 Status search(const SearchRequest& request, void* workspace, size_t workspace_bytes, cudaStream_t stream);
 
+// Zeroes for codes that are yet to be written: the scan on the CPU looks at whole panels, and garbage could be anything.
+Status clear(void* memory, size_t bytes, cudaStream_t stream);
+
 size_t encode_workspace_bytes(const ScanShape& shape, int64_t count);
 
 // Codes of rows, written behind those that are there; see encode_rows.cuh.

@@ -73,6 +73,14 @@ inline void register_search(pybind11::module_& module) {
       "excluded_starts"_a, "excluded_rows"_a, "counts"_a, "out_scores"_a, "out_rows"_a, "workspace"_a, "workspace_bytes"_a, "The exact top k; see bounded_search.h");
 
   module.def(
+      "clear",
+      [](int device, uintptr_t stream, uintptr_t memory, size_t bytes) {
+        const OnDevice here(device);
+        check(clear(pointer_to<void>(memory), bytes, stream_at(stream)));
+      },
+      release, py::kw_only(), "device"_a, "stream"_a, "memory"_a, "bytes"_a, "Fill device memory with zeros");
+
+  module.def(
       "encode_workspace_bytes",
       [](const ScanShape& shape, int64_t count) { return encode_workspace_bytes(shape, count); }, py::kw_only(), "shape"_a,
       "count"_a, "Bytes of workspace that `encode` needs");

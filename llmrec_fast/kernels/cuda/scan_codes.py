@@ -138,16 +138,23 @@ def codes_to_host(codes: DeviceCodes, here: Runtime, place: Place) -> Codes:
 
 
 def empty_device_codes(plan: ScanPlan, capacity: int, here: Runtime, place: Place) -> DeviceCodes:
-    """Codes on the device with room for at least `capacity` rows."""
+    """Codes on the device with room for at least `capacity` rows, zero where nothing has been written."""
     rows = max(1, panels_of(capacity)) * PANEL_ROWS
+
+    def zeros(name: str, size: int, dtype: npt.DTypeLike) -> DeviceView:
+        array = here.new(name, (size,), dtype, place)
+        size_in_bytes = size * np.dtype(dtype).itemsize
+        here.extension.clear(device=place.device, stream=place.stream, memory=array.pointer, bytes=size_in_bytes)
+        return array
+
     return DeviceCodes(
         described=described(empty_codes(plan, 0)),
         capacity=rows,
         plan=plan_to_device(plan, here, place),
-        first=here.new("codes.first", (rows // BLOCK_ROWS * plan.first_stride,), np.uint8, place),
-        second=here.new("codes.second", (rows * plan.second_stride,), np.uint8, place),
-        third=here.new("codes.third", (rows * plan.third,), np.int8, place),
-        third_terms=here.new("codes.third_terms", (rows * 4,), np.float32, place),
+        first=zeros("codes.first", rows // BLOCK_ROWS * plan.first_stride, np.uint8),
+        second=zeros("codes.second", rows * plan.second_stride, np.uint8),
+        third=zeros("codes.third", rows * plan.third, np.int8),
+        third_terms=zeros("codes.third_terms", rows * 4, np.float32),
     )
 
 
