@@ -40,11 +40,18 @@ __global__ void __launch_bounds__(kScanThreads) estimate_tiles(ScanShape shape, 
   for (int64_t s = (int64_t)blockIdx.x * kWarps + (threadIdx.x >> 5); s < seeds.count; s += (int64_t)gridDim.x * kWarps) {
     const int64_t tile = s * seeds.stride;
     const uint32_t allowed = segment.allowed[tile];
+    if (allowed == 0) {
+      if (lane < queries) {
+        seeds.values[(int64_t)(first_query + lane) * seeds.count + s] = (float)minus_infinity();
+        seeds.rows[(int64_t)(first_query + lane) * seeds.count + s] = (uint32_t)(tile * kTileRows);
+      }
+      continue;
+    }
     const uint8_t* tile_codes = segment.first + tile * (shape.first * 16 + 256);
     int sums[kQueries];
 #pragma unroll
     for (int j = 0; j < kQueries; ++j) sums[j] = terms[j].offset;
-    if (allowed != 0) packed_products<kQueries>(tile_codes, chunks, own_codes, pitch, sums);
+    packed_products<kQueries>(tile_codes, chunks, own_codes, pitch, sums);
     const RowTerms row = packed_terms(tile_codes, chunks, lane);
 #pragma unroll
     for (int j = 0; j < kQueries; ++j) {

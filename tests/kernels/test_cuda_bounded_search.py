@@ -6,6 +6,7 @@ sizes are small because of it. Few queries take the path of dp4a, more than eigh
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,8 @@ from llmrec_fast.kernels import cpu, reference
 from llmrec_fast.kernels.codes import ScanCounts, ScanPlan, ScanSegment, allowed_bits, panels_of
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import using
-from llmrec_fast.kernels.cuda.scan_codes import segment_to_device
+from llmrec_fast.kernels.cuda.scan_codes import segment_to_device, tiles_of_blocks
+from llmrec_fast.kernels.cuda.views import DeviceView
 from tests.kernels.bounded_tools import plan_of, segment_of
 from tests.kernels.conftest import DEVICES
 from tests.simt.memory import DeviceArray, Emulation
@@ -370,6 +372,55 @@ def test_launchers_refuse_a_small_workspace(emulation: Emulation) -> None:
     crooked = extension.ScanShape(dim=8, first=33, second=0, third=32, euclidean=False)
     with pytest.raises(CudaError, match="multiples of 32, 64 and 32"):
         extension.encode(**(encode | {"shape": crooked}))
+
+
+MAP_NORESERVE = 0x4000  # Linux; the module mmap has no name for it
+
+
+def reserved(size: int, dtype: type, last: np.ndarray) -> DeviceView:
+    """Memory of which only what is touched takes room, zero but for `last` at its end."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    array = np.frombuffer(mmap.mmap(-1, size * np.dtype(dtype).itemsize, flags=flags), dtype)
+    array[size - last.size :] = last.reshape(-1)
+    return DeviceView("reserved", array.ctypes.data, array.shape, np.dtype(dtype).name, array)
+
+
+@pytest.mark.parametrize("count", [2, 9])
+@pytest.mark.parametrize("coded", [True, False])
+def test_offsets_beyond_32_bits(emulation: Emulation, count: int, coded: bool) -> None:
+    """Rows and codes whose elements are more than 2^31 (bytes: more than 2^32) before the only rows that are allowed."""
+    from llmrec_fast.kernels import cuda
+
+    total, own = 34_000_000 // 512 * 512, 512
+    rows = make_rows(own, 64)
+    segment = encoded(rows, 32, 64)
+    near = segment_to_device(segment, emulation.runtime, Place(0, 0))
+    assert segment.codes is not None
+    assert near.codes is not None
+    plan = segment.codes.plan
+    codes = replace(
+        near.codes,
+        first=reserved(total * plan.first_stride // 8, np.uint8, tiles_of_blocks(segment.codes.first, plan)),
+        second=reserved(total * plan.second_stride, np.uint8, segment.codes.second),
+        third=reserved(total * plan.third, np.int8, segment.codes.third),
+        third_terms=reserved(total * 4, np.float32, segment.codes.third_terms),
+    )
+    far = replace(
+        near,
+        base=5,
+        count=total,
+        rows=replace(reserved(total * 64, np.float32, rows), shape=(total, 64)),
+        bias=reserved(total, np.float32, segment.bias),
+        allowed=reserved(total // 8, np.uint8, segment.allowed),
+        codes=codes if coded else None,
+    )
+    assert total * 64 > 2**31
+    queries = make_rows(count, 64, seed=17)
+    with using(emulation.runtime):
+        scores, positions = cuda.bounded_search([far], queries, 6, euclidean=False)
+    expected_scores, expected_positions = reference.bounded_search([segment], queries, 6, euclidean=False)
+    np.testing.assert_array_equal(positions, expected_positions + total - own + 5)
+    np.testing.assert_array_equal(scores, expected_scores)
 
 
 def test_a_plan_without_rotation_and_of_many_columns(emulation: Emulation) -> None:
