@@ -18,6 +18,7 @@ from benchmarks.threads import available_cores
 SUITES = {
     "cuda-report": "what the compiler made of the CUDA kernels, and the limits that data sheets set (needs nvcc, no GPU)",
     "encode": "texts per second of the encoder against sentence-transformers",
+    "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",
     "pool": "token pooling against the NumPy expression and torch",
     "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",

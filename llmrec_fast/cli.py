@@ -255,21 +255,27 @@ def _add_evaluate(commands: Any) -> None:
         _run_evaluate,
         "Measure recommendations on your own data: each user's first 80% of interactions train, later liked ones test.",
         [
-            "evaluate --items films.csv --interactions ratings.csv --liked-from 4 --metrics ndcg@10,recall@20,coverage@10"
+            "evaluate --items films.csv --interactions ratings.csv --liked-from 4 --report films-report",
+            "evaluate --items films.csv --interactions ratings.csv --metrics ndcg@10,recall@20,coverage@10 --json",
         ],
     )
     _add_data(command, required=True)
+    command.add_argument("--report", type=Path, metavar="FOLDER", help="also write a table, JSON and a page with charts")
     command.add_argument("--metrics", help="comma-separated names such as ndcg@10 (default: several)")
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
     from llmrec_fast.encoding import Encoder
+    from llmrec_fast.evaluation import write_report
     from llmrec_fast.offline import DEFAULT_METRICS, evaluate_offline, format_rows
 
     items, interactions = _read_data(options)
     metrics = DEFAULT_METRICS if options.metrics is None else tuple(options.metrics.split(","))
     encoder = Encoder(options.model, threads=options.threads)
     result = evaluate_offline(items, interactions, encoder, liked_from=options.liked_from, metrics=metrics)
+    if options.report is not None:
+        for path in write_report(options.report, result.report(metrics)):
+            print(f"written: {path}", file=sys.stderr)
     if options.json:
         _print_json({"rows": result.rows, "seconds": result.seconds})
         return

@@ -15,7 +15,7 @@ import numpy as np
 from llmrec_fast.arrays import Int64Array
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.evaluation import Split, evaluate, group_items, split_by_time
+from llmrec_fast.evaluation import EvaluationReport, Split, compare_methods, evaluate, group_items, split_by_time
 from llmrec_fast.features import Interactions, Items, fit_ease, user_vectors
 from llmrec_fast.recommender import Recommender
 from llmrec_fast.retrieval import Index
@@ -37,6 +37,9 @@ class OfflineResult:
     train : the training interactions.
     users : ids of the users that were measured.
     positives : number of liked interactions to predict.
+    answers : method -> (users, k) recommended positions.
+    relevant : the positions to predict, as CSR over `users`.
+    liked_counts : (items,) how often each item is liked in the training part.
     """
 
     rows: dict[str, dict[str, float]]
@@ -45,6 +48,21 @@ class OfflineResult:
     train: Interactions
     users: list[Hashable]
     positives: int
+    answers: dict[str, Int64Array]
+    relevant: tuple[Int64Array, Int64Array]
+    liked_counts: Int64Array
+
+    def report(self, metrics: Sequence[str] = DEFAULT_METRICS) -> EvaluationReport:
+        """The methods side by side with confidence intervals, tests against popularity, and charts."""
+        return compare_methods(
+            self.answers,
+            self.relevant,
+            metrics=metrics,
+            n_items=len(self.liked_counts),
+            item_counts=self.liked_counts,
+            reference="popularity",
+            title="Recommendations on a split by time",
+        )
 
 
 def evaluate_offline(
@@ -103,7 +121,9 @@ def evaluate_offline(
             name: evaluate(positions, relevant, metrics, n_items=len(items), item_counts=likes.item_counts())
             for name, positions in answers.items()
         }
-    return OfflineResult(figures, seconds, recommender, train, users, len(relevant[1]))
+    return OfflineResult(
+        figures, seconds, recommender, train, users, len(relevant[1]), answers, relevant, likes.item_counts()
+    )
 
 
 def format_rows(rows: dict[str, dict[str, float]]) -> str:

@@ -182,15 +182,19 @@ class TestData:
         with pytest.raises(ValueError, match="float16 or float32"):
             data.load_real(None)
 
-    def test_rows_drawn_for_the_scale_run_follow_the_spectrum_whatever_the_threads(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("noise", [0.1, 1.0])
+    def test_rows_drawn_for_the_scale_run_follow_the_spectrum_whatever_the_threads(
+        self, tmp_path: Path, noise: float
+    ) -> None:
         base = np.random.default_rng(0).standard_normal((500, 6), dtype=np.float32) * np.float32([3, 2, 1, 1, 1, 1])
-        scale.write_rows(tmp_path / "one.npy", 3000, base, 1)
-        scale.write_rows(tmp_path / "two.npy", 3000, base, 2)
+        for name, count in (("one", 1), ("two", 2)):
+            scale.write_rows(tmp_path / f"{name}.npy", 3000, data.Spectrum(base, noise), 6, count)
         one, two = np.load(tmp_path / "one.npy"), np.load(tmp_path / "two.npy")
         np.testing.assert_array_equal(one, two)
         np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
-        spread = one.std(axis=0)
-        assert spread[0] > spread[1] > spread[2:].max()
+        unit = base / np.linalg.norm(base, axis=1, keepdims=True)
+        np.testing.assert_allclose(one.std(axis=0), unit.std(axis=0), rtol=0.1)
+        assert len(np.unique(one, axis=0)) == 3000
 
 
 class TestSuites:

@@ -99,6 +99,17 @@ def test_evaluate_prints_a_row_a_method(capsys, data):
     assert "ndcg@10" in out
 
 
+def test_evaluate_writes_a_report(capsys, data, tmp_path):
+    status, _, err = run(
+        capsys, "evaluate", *data, "--metrics", "recall@3,ndcg@3", "--report", str(tmp_path / "report")
+    )
+    assert status == 0
+    assert "report.html" in err
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert "fused" in json.dumps(report)
+    assert (tmp_path / "report/report.html").read_text().startswith("<!DOCTYPE html>")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

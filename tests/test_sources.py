@@ -5,6 +5,7 @@ import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 
 import pytest
 
@@ -277,7 +278,9 @@ class TestWheel:
         bar = Count()
         self.SOURCE.provide(FILES, folder, bar)
         assert read(folder) == CONTENT
-        assert bar.done == bar.total == (tmp_path / name).stat().st_size
+        # older releases of pip draw a bar that a program cannot read: then ours stays untouched
+        readable = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
+        assert (bar.done, bar.total) == (((tmp_path / name).stat().st_size,) * 2 if readable else (0, None))
 
     def test_a_tampered_wheel_is_named(self, tmp_path, monkeypatch):
         monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))

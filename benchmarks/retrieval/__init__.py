@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stress-seconds", type=float, help="seconds of searching beside a writer (default: 60)")
     group.add_argument("--scale", action="store_true", help="10 million rows on disk: out-of-core build, mapped search")
     group.add_argument("--scale-rows", type=int, default=10_000_000)
+    group.add_argument(
+        "--scale-noise", type=float, default=0.1, help="part of the rows' variance that is noise, 0 to 1"
+    )
     group.add_argument("--scale-folder", type=Path, help="where the rows go (default: a temporary folder)")
 
 

@@ -45,11 +45,15 @@ def make(kind: Kind, rows: int, dimension: int, base: Float32Array | None, queri
         return Dataset(kind, everything[:rows], everything[rows:].copy())
     if base is None:
         raise ValueError("real data needs base vectors")
-    base = cast_dimension(base, dimension)
-    # as many for any number of queries, so that runs compare; few base vectors still leave most of them as rows, and
-    # their queries are then repeated with noise, like the rows
-    held = rng.choice(len(base), min(HELD_OUT, len(base) // 5), replace=False)
-    return Dataset(kind, tile(np.delete(base, held, 0), rows, rng), tile(base[held], queries, rng))
+    kept, held = hold_out(cast_dimension(base, dimension), rng)
+    # where few are held out, the queries are repeated with noise, like the rows
+    return Dataset(kind, tile(kept, rows, rng), tile(held, queries, rng))
+
+
+def hold_out(base: Float32Array, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """(rows, queries): the base vectors without those that serve as queries, and those; the same ones in every run."""
+    chosen = rng.choice(len(base), min(HELD_OUT, len(base) // 5), replace=False)
+    return np.delete(base, chosen, 0), base[chosen]
 
 
 def tile(base: Float32Array, rows: int, rng: np.random.Generator) -> Float32Array:
@@ -114,11 +118,28 @@ def _encode() -> tuple[Float32Array, str]:
     return Encoder("minilm").encode(texts), f"{len(texts)} texts (package summaries, film titles) encoded by minilm"
 
 
-def spectrum_factor(base: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Mean and factor F of the real vectors' covariance: `mean + z F`, z standard normal, has their mean and spectrum."""
-    mean = base.mean(0)
-    values, axes = np.linalg.eigh(np.cov((base - mean).T))
-    return mean, (np.sqrt(np.maximum(values, 0))[:, None] * axes.T).astype(np.float32)
+class Spectrum:
+    """A source of any number of distinct rows with the mean and the covariance, hence the spectrum, of real vectors.
+
+    A row is a random real vector, shrunk towards the mean, plus Gaussian noise with the real covariance that makes up `noise`
+    of its variance (a smoothed bootstrap). With noise = 1 rows are Gaussian and no row has neighbours, which no catalogue
+    looks like and which is harder for every bound; towards 0 they are near copies of the real vectors.
+    """
+
+    def __init__(self, base: Float32Array, noise: float) -> None:
+        self._mean = base.mean(0)
+        self._centred = base - self._mean
+        values, axes = np.linalg.eigh(np.cov(self._centred.T))
+        self._factor = (np.sqrt(np.maximum(noise * values, 0))[:, None] * axes.T).astype(np.float32)
+        self._share = np.float32(np.sqrt(1 - noise))
+
+    def draw(self, rows: int, rng: np.random.Generator) -> Float32Array:
+        """`rows` unit vectors."""
+        result = rng.standard_normal((rows, len(self._mean)), dtype=np.float32) @ self._factor
+        result += self._share * self._centred[rng.integers(0, len(self._centred), rows)]
+        result += self._mean
+        _normalise(result)
+        return result
 
 
 def _normalise(rows: npt.NDArray[Any]) -> None:

@@ -1,7 +1,8 @@
 """Ten million rows on one machine: written, built and searched with the float32 rows on disk, never all in memory.
 
-Rows are drawn with the mean and the spectrum of real vectors. Building and searching run in child processes, whose memory
-is measured; the answers are checked against a float64 oracle that reads the file once.
+Rows are drawn with the mean and the spectrum of real vectors (`data.Spectrum`); queries are real vectors held out. Building
+and searching run in child processes, whose memory is measured; the answers are checked against a float64 oracle that reads
+the file once.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def run(report: Report, arguments: argparse.Namespace, base: Any, neutral: Neutr
         index_path = Path(folder) / "index"
         _need_disk(Path(folder), 4 * rows * dimension)
         start = time.perf_counter()
-        queries = write_rows(rows_path, rows, base, arguments.threads)
+        kept, held = data.hold_out(base, np.random.default_rng(0))
+        queries = held[:QUERIES]
+        write_rows(rows_path, rows, data.Spectrum(kept, arguments.scale_noise), dimension, arguments.threads)
         written = time.perf_counter() - start
         np.save(queries_path, queries)
         print(f"{rows:,} x {dimension} written in {written:.0f} s", flush=True)
@@ -54,7 +57,7 @@ def run(report: Report, arguments: argparse.Namespace, base: Any, neutral: Neutr
     one_pass = 4 * rows * dimension / neutral.bandwidth()
     share = measured.median / one_pass
     figures: dict[str, float | str] = {"one float32 pass, ms": 1e3 * one_pass, "ours / one pass": share}
-    labels = {"data": "spectrum of real", "N": rows, "d": dimension, "Q": 1, "k": K}
+    labels = {"data": "spectrum of real", "noise": arguments.scale_noise, "N": rows, "d": dimension, "Q": 1, "k": K}
     report.cells.append(Cell(labels, Comparison([measured], []), figures))
     memory = max(built["largest_resident_bytes"], found["largest_resident_bytes"])
     report.figures |= {
@@ -74,13 +77,12 @@ def run(report: Report, arguments: argparse.Namespace, base: Any, neutral: Neutr
         ]
 
 
-def write_rows(path: Path, rows: int, base: Any, threads: int) -> Any:
-    """Write `rows` unit vectors with the mean and spectrum of `base` to a .npy file, piece by piece; returns queries.
+def write_rows(path: Path, rows: int, source: data.Spectrum, dimension: int, threads: int) -> None:
+    """Write `rows` unit vectors drawn from `source` to a .npy file, piece by piece.
 
     The pieces are drawn from their own seeds, so the file does not depend on the number of threads.
     """
-    mean, factor = data.spectrum_factor(base)
-    shape = (rows, base.shape[1])
+    shape = (rows, dimension)
     file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     del file  # written through ordinary file writes: dirty mapped pages would count as resident memory
     with path.open("rb") as opened:
@@ -88,22 +90,15 @@ def write_rows(path: Path, rows: int, base: Any, threads: int) -> Any:
         np.lib.format.read_array_header_1_0(opened)
         offset = opened.tell()
 
-    def draw(seed: int, count: int) -> Any:
-        values = np.random.default_rng([7, seed]).standard_normal((count, shape[1]), dtype=np.float32) @ factor
-        values += mean
-        values /= np.linalg.norm(values, axis=1, keepdims=True)
-        return values
-
     def write(start: int) -> None:
-        piece = draw(start // _ROWS_AT_A_TIME + 1, min(_ROWS_AT_A_TIME, rows - start))
+        piece = source.draw(min(_ROWS_AT_A_TIME, rows - start), np.random.default_rng([7, start]))
         with path.open("r+b") as opened:
-            opened.seek(offset + 4 * start * shape[1])
+            opened.seek(offset + 4 * start * dimension)
             opened.write(piece.tobytes())
 
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(write, range(0, rows, _ROWS_AT_A_TIME)):
             pass
-    return draw(0, QUERIES)
 
 
 def _need_disk(folder: Path, rows_bytes: int) -> None:

@@ -9,9 +9,11 @@ from llmrec_fast.evaluation.feedback import FeedbackSummary, Rate, summarize_fee
 from llmrec_fast.evaluation.leaks import SequenceLeaks, SplitLeaks, find_leaks, find_sequence_leaks
 from llmrec_fast.evaluation.metrics import METRICS, evaluate, evaluate_per_user
 from llmrec_fast.evaluation.off_policy import PolicyEstimate, doubly_robust, inverse_propensity, self_normalized
+from llmrec_fast.evaluation.popularity_buckets import PopularityBucket, recall_by_popularity
 from llmrec_fast.evaluation.predictions import binary_accuracy, calibration_error, log_loss, mae, rmse
 from llmrec_fast.evaluation.random_splits import cold_items, cold_users, k_fold
 from llmrec_fast.evaluation.relevance import group_items
+from llmrec_fast.evaluation.report import EvaluationReport, MethodResult, compare_methods, write_report
 from llmrec_fast.evaluation.splits import Split, leave_one_out, split_at_time, split_by_global_time, split_by_time
 from llmrec_fast.evaluation.trec import read_trec
 from llmrec_fast.evaluation.uncertainty import (
@@ -26,10 +28,13 @@ from llmrec_fast.evaluation.uncertainty import (
 __all__ = [
     "METRICS",
     "EvaluationInput",
+    "EvaluationReport",
     "FeedbackSummary",
     "Interval",
+    "MethodResult",
     "PairedTest",
     "PolicyEstimate",
+    "PopularityBucket",
     "Rate",
     "SampledEvaluationWarning",
     "SequenceLeaks",
@@ -40,6 +45,7 @@ __all__ = [
     "calibration_error",
     "cold_items",
     "cold_users",
+    "compare_methods",
     "doubly_robust",
     "evaluate",
     "evaluate_per_user",
@@ -56,6 +62,7 @@ __all__ = [
     "mae",
     "randomization_test",
     "read_trec",
+    "recall_by_popularity",
     "rmse",
     "sample_candidates",
     "self_normalized",
@@ -65,4 +72,5 @@ __all__ = [
     "summarize_feedback",
     "t_test",
     "wilcoxon_test",
+    "write_report",
 ]

@@ -19,10 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec_fast.arrays import Float64Array, Int64Array
-from llmrec_fast.errors import InvalidInput
 from llmrec_fast.evaluation.ranking import Ranking
-
-_LARGEST_EXPONENT = 500  # 2^500 still leaves room to sum and to square
 
 
 def precision(ranking: Ranking, k: int) -> Float64Array:
@@ -61,9 +58,8 @@ def ndcg(ranking: Ranking, k: int) -> Float64Array:
     `NDCG(divide_by_achievable=True)`.
     """
     if ranking.relevance.gains is not None:
-        users, ranks, gains = ranking.relevance.best_first
-        return _graded_ndcg(ranking, k, ranking.hit_gains, users, ranks, gains)
-    reached = ranking.sum_over_hits(1.0 / np.log2(ranking.hit_ranks + 2.0), k)
+        return _graded_ndcg(ranking, k, ranking.hit_gains, ranking.relevance.best_first)
+    reached = ranking.sum_over_hits(ranking.hit_discounts, k)
     deepest = max(1, min(k, int(ranking.relevant_counts.max())))
     ideal = np.append(0.0, np.cumsum(1.0 / np.log2(np.arange(deepest) + 2.0)))
     return _of_judged(ranking, reached / ideal[np.minimum(_relevant(ranking), deepest)])
@@ -76,10 +72,7 @@ def ndcg_exponential(ranking: Ranking, k: int) -> Float64Array:
     """
     if ranking.relevance.gains is None:
         return ndcg(ranking, k)
-    users, ranks, gains = ranking.relevance.best_first
-    if len(gains) and gains.max() > _LARGEST_EXPONENT:
-        raise InvalidInput(f"gains up to {gains.max():g} are too large for 2^gain - 1; at most {_LARGEST_EXPONENT}")
-    return _graded_ndcg(ranking, k, _exponential(ranking.hit_gains), users, ranks, _exponential(gains))
+    return _graded_ndcg(ranking, k, ranking.hit_gains_grown, ranking.relevance.best_first_grown)
 
 
 def average_precision(ranking: Ranking, k: int) -> Float64Array:
@@ -101,20 +94,16 @@ def reciprocal_rank(ranking: Ranking, k: int) -> Float64Array:
     return _of_judged(ranking, ranking.sum_over_hits(first, k))
 
 
-def _graded_ndcg(
-    ranking: Ranking, k: int, hit_gains: Float64Array, users: Int64Array, ranks: Int64Array, best_gains: Float64Array
-) -> Float64Array:
-    """`users`, `ranks` and `best_gains` are the ideal lists of all users, as `Relevance.best_first` has them."""
-    reached = ranking.sum_over_hits(hit_gains / np.log2(ranking.hit_ranks + 2.0), k)
-    within = ranks < k
-    discounted = best_gains[within] / np.log2(ranks[within] + 2.0)
-    ideal = np.bincount(users[within], weights=discounted, minlength=ranking.users)
+def _graded_ndcg(ranking: Ranking, k: int, hit_gains: Float64Array, best_gains: Float64Array) -> Float64Array:
+    """`best_gains` stand beside the ids of `ranking.relevance`, each user's largest first."""
+    from llmrec_fast.evaluation import compiled
+
+    known = ranking.relevance
+    reached = ranking.sum_over_hits(hit_gains * ranking.hit_discounts, k)
+    ideal = np.empty(ranking.users)
+    deepest = min(k, int(known.counts.max()))
+    compiled.sum_discounted(known.offsets, known.counts, best_gains, 1.0 / np.log2(np.arange(deepest) + 2.0), ideal)
     return _of_judged(ranking, reached / np.where(ideal > 0, ideal, 1.0))
-
-
-def _exponential(gains: Float64Array) -> Float64Array:
-    grown: Float64Array = np.expm1(gains * np.log(2.0))
-    return grown
 
 
 def _relevant(ranking: Ranking) -> Int64Array:

@@ -66,11 +66,15 @@ class EvaluationInput:
 
 @dataclass(frozen=True)
 class Columns:
-    """One row a (user, item) pair: ids of any hashable kind, and a number each."""
+    """One row a (user, item) pair: ids of any hashable kind, and a number each.
+
+    `sizes` says how many successive rows each of `users` has; None: one each.
+    """
 
     users: Sequence[Hashable] | npt.NDArray[Any]
     items: Sequence[Hashable] | npt.NDArray[Any]
     values: Float64Array
+    sizes: Int64Array | None = None
 
 
 def from_dicts(
@@ -180,6 +184,10 @@ def assemble(
         if len(set(catalogue)) != len(catalogue):
             raise InvalidInput("catalogue must not repeat an id")
         raise InvalidInput(f"the item {item_ids[len(catalogue)]!r} is not in the catalogue")
+    if relevant.sizes is not None:
+        judged = np.repeat(judged, relevant.sizes)
+    if recommended.sizes is not None:
+        listed = np.repeat(listed, recommended.sizes)
     if not user_ids:
         raise InvalidInput("there is no user: recommended and relevant are empty")
     scores = recommended.values
@@ -222,19 +230,14 @@ def _joint_codes(
     name: str,
 ) -> tuple[Int64Array, Int64Array, list[Hashable]]:
     """Codes of both columns by first appearance, those of `known` before all others, and the id of each code."""
-    codes: dict[Hashable, int] = {}
-    for identifier in known:
-        codes.setdefault(identifier, len(codes))
-    coded = []
-    for column in (first, second):
-        # tolist turns NumPy's integers and texts into Python's, which hash alike in both columns
-        values = column.tolist() if isinstance(column, np.ndarray) else column
-        try:
-            coded.append(
-                np.fromiter((codes.setdefault(v, len(codes)) for v in values), dtype=np.int64, count=len(values))
-            )
-        except TypeError as error:
-            raise InvalidInput(f"{name} must be ids that can be hashed: {error}") from error
+    # tolist turns NumPy's integers and texts into Python's, which hash alike in both columns
+    columns = [column.tolist() if isinstance(column, np.ndarray) else column for column in (first, second)]
+    try:
+        different = dict.fromkeys(itertools.chain(known, *columns))
+    except TypeError as error:
+        raise InvalidInput(f"{name} must be ids that can be hashed: {error}") from error
+    codes = dict(zip(different, itertools.count(), strict=False))
+    coded = [np.fromiter(map(codes.__getitem__, column), dtype=np.int64, count=len(column)) for column in columns]
     missing = next((identifier for identifier in codes if is_missing(identifier)), _NOTHING)
     if missing is not _NOTHING:
         raise InvalidInput(f"{name} has a missing id ({missing!r}); drop such rows first")
@@ -261,8 +264,8 @@ def _flatten(rows: Mapping[Hashable, Any], name: str) -> Columns:
             raise InvalidInput(
                 f"{name}[{user!r}] must be a dict from item to number or a list of items; got {type(row).__name__}"
             )
-    users = list(itertools.chain.from_iterable(map(itertools.repeat, rows, sizes)))
-    return Columns(users, items, as_float64(values, f"numbers of {name}", finite=not ordered))
+    numbers = as_float64(values, f"numbers of {name}", finite=not ordered)
+    return Columns(list(rows), items, numbers, np.array(sizes, dtype=np.int64))
 
 
 def _column(frame: Frame, name: str, argument: str) -> npt.NDArray[Any]:

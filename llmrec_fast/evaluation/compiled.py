@@ -5,7 +5,10 @@ All work on a range of users, so that threads share them; none depends on how th
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.jit import jit
@@ -15,6 +18,21 @@ _PADDING = -1
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _WORD, _BIT, _ONE = np.uint64(62), np.uint64(56), np.uint64(1)
 _BIT_MASK = np.uint64(63)
+_FEW = 48
+
+
+@jit(inline=True)
+def _sort(row: npt.NDArray[Any]) -> None:
+    """Sort one array in place; most users have few ids, for which insertion takes a fraction of the general sort's time."""
+    if len(row) > _FEW:
+        row.sort()
+        return
+    for position in range(1, len(row)):
+        value, place = row[position], position
+        while place > 0 and row[place - 1] > value:
+            row[place] = row[place - 1]
+            place -= 1
+        row[place] = value
 
 
 @jit()
@@ -22,13 +40,86 @@ def sort_rows(indptr: Int64Array, ids: Int64Array, counts: Int64Array, start: in
     """Sort each user's ids in place, different ones first; `counts` receives how many those are."""
     for user in range(start, stop):
         row = ids[indptr[user] : indptr[user + 1]]
-        row.sort()
+        _sort(row)
         count = 0
         for position in range(len(row)):
             if count == 0 or row[position] != row[count - 1]:
                 row[count] = row[position]
                 count += 1
         counts[user] = count
+
+
+@jit()
+def sort_rows_with_gains(
+    indptr: Int64Array, ids: Int64Array, gains: Float64Array, counts: Int64Array, start: int, stop: int
+) -> None:
+    """As `sort_rows`, gains beside their ids: of an id that is there twice the larger counts, without a gain above 0 none."""
+    for user in range(start, stop):
+        first, last = indptr[user], indptr[user + 1]
+        row, weights = ids[first:last], gains[first:last]
+        if last - first <= _FEW:
+            for position in range(1, last - first):
+                item, gain, place = row[position], weights[position], position
+                while place > 0 and row[place - 1] > item:
+                    row[place], weights[place] = row[place - 1], weights[place - 1]
+                    place -= 1
+                row[place], weights[place] = item, gain
+        else:
+            order = np.argsort(row)
+            row[:], weights[:] = row[order], weights[order]
+        count = position = 0
+        while position < len(row):
+            item, largest = row[position], weights[position]
+            position += 1
+            while position < len(row) and row[position] == item:
+                largest = max(largest, weights[position])
+                position += 1
+            if largest > 0.0:
+                row[count], weights[count] = item, largest
+                count += 1
+        counts[user] = count
+
+
+@jit()
+def sort_gains(offsets: Int64Array, counts: Int64Array, gains: Float64Array, start: int, stop: int) -> None:
+    """Sort each user's gains in place, the largest first."""
+    for user in range(start, stop):
+        row = gains[offsets[user] : offsets[user] + counts[user]]
+        _sort(row)
+        for place in range(len(row) >> 1):
+            row[place], row[len(row) - 1 - place] = row[len(row) - 1 - place], row[place]
+
+
+@jit()
+def sum_discounted(
+    offsets: Int64Array, counts: Int64Array, gains: Float64Array, discounts: Float64Array, out: Float64Array
+) -> None:
+    """For each user the sum of its first len(discounts) gains times their discounts."""
+    for user in range(len(counts)):
+        total = 0.0
+        for place in range(min(counts[user], len(discounts))):
+            total += gains[offsets[user] + place] * discounts[place]
+        out[user] = total
+
+
+@jit()
+def find_gains(
+    users: Int64Array,
+    items: Int64Array,
+    offsets: Int64Array,
+    counts: Int64Array,
+    ids: Int64Array,
+    gains: Float64Array,
+    out: Float64Array,
+) -> None:
+    """The gain of each (user, item) pair, every one of which is relevant. Cost: one binary search a pair."""
+    for pair in range(len(users)):
+        low, size = offsets[users[pair]], counts[users[pair]]
+        while size > 1:
+            half = size >> 1
+            low = low + half if ids[low + half] <= items[pair] else low
+            size -= half
+        out[pair] = gains[low]
 
 
 @jit()

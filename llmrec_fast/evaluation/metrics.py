@@ -1,7 +1,7 @@
 """`evaluate`: any metrics at any k from one ranking pass.
 
-Reads names, checks that what a metric needs was given, and takes means; the formulas are in `accuracy.py` and
-`beyond_accuracy.py`.
+Reads names, checks that what a metric needs was given, and takes means; the formulas are in `accuracy.py`,
+`beyond_accuracy.py` and `calibration.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float64Array, as_texts
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.evaluation import accuracy, beyond_accuracy
+from llmrec_fast.evaluation import accuracy, beyond_accuracy, calibration
 from llmrec_fast.evaluation.beyond_accuracy import RecommendedLists
 from llmrec_fast.evaluation.catalogue import Catalogue
 from llmrec_fast.evaluation.ranking import Ranking, rank
@@ -42,6 +42,7 @@ _LISTS: dict[str, _ListMetric] = {
     "average_popularity": beyond_accuracy.average_popularity,
     "serendipity": beyond_accuracy.serendipity,
     "diversity": beyond_accuracy.diversity,
+    "calibration_error": calibration.calibration_error,
 }
 _OVERALL: dict[str, _OverallMetric] = {
     "coverage": beyond_accuracy.coverage,
@@ -56,6 +57,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "gini": ("n_items",),
     "entropy": ("n_items",),
     "popularity_lift": ("item_counts", "histories"),
+    "calibration_error": ("item_categories", "histories"),
     "novelty": ("item_counts",),
     "average_popularity": ("item_counts",),
     "serendipity": ("item_counts",),
@@ -84,6 +86,7 @@ def evaluate(
     n_items: int | None = None,
     item_counts: ArrayLike | None = None,
     item_vectors: ArrayLike | None = None,
+    item_categories: ArrayLike | None = None,
     item_ids: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Measure ranked recommendations: each metric's mean over users.
@@ -92,16 +95,18 @@ def evaluate(
     ----------
     recommended : (users, width) integer ids, the best first, each row padded with -1 at its end.
     relevant : what is relevant to each user: a list of id arrays, a tuple `(indptr, ids)` in CSR form, or a dict from row
-        number of `recommended` (0 to users - 1) to ids. An id that is there twice counts once.
+        number of `recommended` (0 to users - 1) to ids. An id that is there twice counts once, with its larger gain.
     metrics : names such as "ndcg@10": one of `METRICS`, then @, then the cut-off k.
     gains : how relevant each of those ids is, for ndcg and ndcg_exponential: numbers in the form of `relevant`, for a CSR
         pair one array beside its ids. An id whose gain is 0 or less is not relevant. Default: 1 each.
-    histories : what each user knew before, in the form of `relevant`, for popularity_lift.
-    n_items : size of the catalogue, for auc, coverage, gini and entropy; known from the next three where one of them is given.
+    histories : what each user knew before, in the form of `relevant`, for popularity_lift and calibration_error.
+    n_items : size of the catalogue, for auc, coverage, gini and entropy; known from the next
+        four where one of them is given.
     item_counts : (n_items,) training interactions of each item, for novelty, average_popularity,
         popularity_lift and serendipity.
     item_vectors : (n_items, d) vectors of the items, for diversity.
-    item_ids : (n_items,) ids of the rows of the former two; without it an id is the number of its row.
+    item_categories : (n_items, categories) how much each item belongs to each category, for calibration_error.
+    item_ids : (n_items,) ids of the rows of the former three; without it an id is the number of its row.
 
     Returns
     -------
@@ -114,9 +119,11 @@ def evaluate(
     - A list shorter than k, or a `recommended` narrower than k, counts as filled up with misses: precision@10 of 5
       recommendations divides by 10.
     - An id that a row repeats is a hit once, at its first rank.
+    - An id that is not among the relevant is a miss, whether it was judged or not. Metrics that need the catalogue refuse
+      an id that is not in it; the others do not know it.
     - Users without relevant ids are left out of the mean of accuracy metrics, auc and serendipity. Users without
-      recommendations count there with 0, and are left out of the mean of novelty, average_popularity and diversity, which
-      is NaN if no user has any.
+      recommendations count there with 0 (with 1/2 in auc), and are left out of the mean of novelty, average_popularity,
+      diversity and calibration_error, which is NaN if no user has any.
 
     Raises
     ------
@@ -128,9 +135,11 @@ def evaluate(
     >>> from llmrec_fast.evaluation import evaluate
     >>> evaluate([[7, 3, 9], [4, 7, -1]], [[3], [4, 5]], ["recall@2", "mrr@2"])
     {'recall@2': 0.75, 'mrr@2': 0.75}
+    >>> evaluate([[7, 3, 9]], [[3, 9]], ["ndcg_exponential@3"], gains=[[1, 3]])
+    {'ndcg_exponential@3': 0.5413402936435214}
     """
     requests = _parse(metrics)
-    catalogue = Catalogue.check(n_items, item_counts, item_vectors, item_ids)
+    catalogue = Catalogue.check(n_items, item_counts, item_vectors, item_categories, item_ids)
     results = _compute(recommended, relevant, requests, catalogue, gains, histories)
     return {name: values if isinstance(values, float) else _mean(values) for name, values in results.items()}
 
@@ -145,6 +154,7 @@ def evaluate_per_user(
     n_items: int | None = None,
     item_counts: ArrayLike | None = None,
     item_vectors: ArrayLike | None = None,
+    item_categories: ArrayLike | None = None,
     item_ids: ArrayLike | None = None,
 ) -> dict[str, Float64Array]:
     """As `evaluate`, with each user's value in place of the mean: (users,) float64, NaN where a user has none.
@@ -156,9 +166,19 @@ def evaluate_per_user(
     for request in requests:
         if request.metric in _OVERALL:
             raise InvalidInput(f"{request.metric} is a property of all lists together and has no value for a user")
-    catalogue = Catalogue.check(n_items, item_counts, item_vectors, item_ids)
+    catalogue = Catalogue.check(n_items, item_counts, item_vectors, item_categories, item_ids)
     results = _compute(recommended, relevant, requests, catalogue, gains, histories)
     return {name: values for name, values in results.items() if not isinstance(values, float)}
+
+
+def is_overall(name: str) -> bool:
+    """Whether a metric such as "coverage@10" is one of all lists together, without a value for a single user."""
+    return _parse([name])[0].metric in _OVERALL
+
+
+def measures_accuracy(name: str) -> bool:
+    """Whether more is better without doubt; of coverage, popularity and the like that is for the reader to say."""
+    return _parse([name])[0].metric in (*_ACCURACY, "auc")
 
 
 def _parse(metrics: Sequence[str]) -> list[_Request]:

@@ -66,7 +66,7 @@ def inverse_propensity(
     """
     r = _rewards(rewards)
     weights = _weights(logging_probabilities, target_probabilities, len(r))
-    if isinstance(largest_weight, bool) or not largest_weight > 0:
+    if isinstance(largest_weight, bool | str) or not largest_weight > 0:
         raise InvalidInput(f"largest_weight must be above 0; got {largest_weight!r}")
     weights = np.minimum(weights, largest_weight)
     return _mean_of(weights * r, weights)

@@ -38,7 +38,7 @@ def binary_accuracy(predicted: ArrayLike, actual: ArrayLike, *, positive_from: f
     `accuracy_score` of the two comparisons.
     """
     predictions, values = _columns(predicted, actual)
-    if not np.isfinite(positive_from):
+    if isinstance(positive_from, str) or not np.isfinite(positive_from):
         raise InvalidInput(f"positive_from must be a finite number; got {positive_from!r}")
     return float(np.mean((predictions >= positive_from) == (values >= positive_from)))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float64Array, Int64Array
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.evaluation.relevance import Gains, Relevance, Relevant, as_relevance
+from llmrec_fast.evaluation.relevance import Gains, Relevance, Relevant, as_relevance, grow_gains
 from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 
 _LOOKUPS_WORTH_A_THREAD = 50_000
@@ -50,17 +50,13 @@ class Ranking:
     @cached_property
     def hit_gains(self) -> Float64Array:
         """(hits,) the gain of every hit: 1 if relevance is binary."""
-        gains = self.relevance.gains
-        if gains is None or len(self.hit_users) == 0:
-            return np.ones(len(self.hit_users))
-        # users and their ids ascend, so that a pair is found by its place among all pairs
-        users, ids = self.relevance.users_and_ids()
-        sought = self.recommended[self.hit_users, self.hit_ranks]
-        both = np.concatenate([ids, sought])
-        codes = np.unique(both, return_inverse=True)[1]
-        width = int(codes.max()) + 1
-        keys = users * width + codes[: len(ids)]
-        return gains[np.searchsorted(keys, self.hit_users * width + codes[len(ids) :])]
+        from llmrec_fast.evaluation import compiled
+
+        known, found = self.relevance, np.ones(len(self.hit_users))
+        if known.gains is not None:
+            items = self.recommended[self.hit_users, self.hit_ranks]
+            compiled.find_gains(self.hit_users, items, known.offsets, known.counts, known.ids, known.gains, found)
+        return found
 
     @cached_property
     def hit_ordinals(self) -> Int64Array:
@@ -69,15 +65,42 @@ class Ranking:
         starts = np.cumsum(counts) - counts
         return np.arange(1, len(self.hit_users) + 1) - starts[self.hit_users]
 
+    @cached_property
+    def hit_gains_grown(self) -> Float64Array:
+        """(hits,) 2^gain - 1 of every hit."""
+        return grow_gains(self.hit_gains)
+
+    @cached_property
+    def hit_discounts(self) -> Float64Array:
+        """(hits,) 1 / log2(j + 1) for a hit at rank j, from 1."""
+        discounts: Float64Array = 1.0 / np.log2(self.hit_ranks + 2.0)
+        return discounts
+
     def hits_within(self, k: int) -> Float64Array:
         """(users,) number of hits among the first k."""
-        return self.sum_over_hits(np.ones(len(self.hit_ranks)), k)
+        if k not in self._hits_within:
+            users = self.hit_users if k >= self._k else self.hit_users[self.hit_ranks < k]
+            self._hits_within[k] = np.bincount(users, minlength=self.users).astype(np.float64)
+        return self._hits_within[k]
 
     def sum_over_hits(self, values: Float64Array, k: int) -> Float64Array:
         """(users,) sum of `values` (one a hit) over the hits among the first k."""
-        within: BoolArray = self.hit_ranks < k
-        sums = np.bincount(self.hit_users[within], weights=values[within], minlength=self.users)
-        return sums.astype(np.float64, copy=False)
+        if k >= self._k:
+            users = self.hit_users
+        else:
+            within: BoolArray = self.hit_ranks < k
+            users, values = self.hit_users[within], values[within]
+        return np.bincount(users, weights=values, minlength=self.users).astype(np.float64, copy=False)
+
+    @cached_property
+    def _k(self) -> int:
+        """Beyond this rank there is no hit."""
+        return int(self.hit_ranks.max(initial=-1)) + 1
+
+    @cached_property
+    def _hits_within(self) -> dict[int, Float64Array]:
+        """What `hits_within` has counted: several metrics ask for it at the same k."""
+        return {}
 
 
 def rank(recommended: ArrayLike, relevant: Relevant, k: int, gains: Gains | None = None) -> Ranking:

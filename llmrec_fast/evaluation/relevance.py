@@ -23,6 +23,7 @@ Gains: TypeAlias = npt.NDArray[Any] | Sequence[float] | Sequence[ArrayLike] | Ma
 
 _PADDING = -1
 _IDS_WORTH_A_THREAD = 100_000
+_LARGEST_EXPONENT = 500  # 2^500 still leaves room to sum and to square
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Relevance:
     offsets : (users,) int64, where a user's ids begin in `ids`.
     counts : (users,) int64, how many different ones there are.
     ids : int64; between two users' ids there may be unused places.
-    gains : float64 beside `ids`, all above 0, for graded relevance; None if relevance is binary. With gains, `ids` has
-        no unused places.
+    gains : float64 beside `ids`, all above 0, for graded relevance; None if relevance is binary.
     """
 
     offsets: Int64Array
@@ -50,13 +50,32 @@ class Relevance:
         return users, self.ids[np.arange(len(users)) - starts[users] + self.offsets[users]]
 
     @cached_property
-    def best_first(self) -> tuple[Int64Array, Int64Array, Float64Array]:
-        """User, rank (0 is the best) and gain of every relevant id in the order of each user's ideal list."""
+    def best_first(self) -> Float64Array:
+        """`gains` with each user's in falling order, the order of its ideal list."""
+        from llmrec_fast.evaluation import compiled
+
         if self.gains is None:
             raise InvalidInput("relevance without gains has no ideal order")
-        users = np.repeat(np.arange(len(self.counts)), self.counts)
-        order = np.lexsort((-self.gains, users))
-        return users, np.arange(len(users)) - self.offsets[users], self.gains[order]
+        best = self.gains.copy()
+        users = len(self.counts)
+        pieces = min(get_threads(), 1 + len(best) // _IDS_WORTH_A_THREAD)
+        run_parallel(
+            compiled.sort_gains, [(self.offsets, self.counts, best, *piece) for piece in split_range(users, pieces)]
+        )
+        return best
+
+    @cached_property
+    def best_first_grown(self) -> Float64Array:
+        """2^gain - 1 of `best_first`. Raises `InvalidInput` where that would be too large to sum."""
+        return grow_gains(self.best_first)
+
+
+def grow_gains(gains: Float64Array) -> Float64Array:
+    """2^gain - 1 for exponential gain; raises `InvalidInput` where that would be too large to sum."""
+    if len(gains) and gains.max() > _LARGEST_EXPONENT:
+        raise InvalidInput(f"gains up to {gains.max():g} are too large for 2^gain - 1; at most {_LARGEST_EXPONENT}")
+    grown: Float64Array = np.exp2(gains) - 1.0
+    return grown
 
 
 def as_relevance(relevant: Relevant, users: int, gains: Gains | None = None, name: str = "relevant") -> Relevance:
@@ -173,7 +192,7 @@ def _check_gains(relevant: Relevant, gains: Gains, indptr: Int64Array) -> Float6
     if isinstance(gains, Mapping):
         rows: Sequence[ArrayLike] = [gains.get(user, ()) for user in range(users)]
     elif isinstance(relevant, tuple):
-        return as_float64(cast(ArrayLike, gains), "gains", length=int(indptr[-1]))
+        return as_float64(cast(ArrayLike, gains), "gains", length=int(indptr[-1])).copy()
     elif isinstance(gains, Sequence | np.ndarray) and len(gains) == users:
         rows = cast(Sequence[ArrayLike], gains)
     else:
@@ -183,13 +202,16 @@ def _check_gains(relevant: Relevant, gains: Gains, indptr: Int64Array) -> Float6
 
 
 def _sorted_with_gains(indptr: Int64Array, ids: Int64Array, gains: Float64Array) -> Relevance:
-    users = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    order = np.lexsort((-gains, ids, users))
-    users, ids, gains = users[order], ids[order], gains[order]
-    again = np.append(False, (users[1:] == users[:-1]) & (ids[1:] == ids[:-1]))[: len(ids)]
-    kept = ~again & (gains > 0)
-    counts = np.bincount(users[kept], minlength=len(indptr) - 1)
-    return Relevance(np.cumsum(counts) - counts, counts, ids[kept], gains[kept])
+    from llmrec_fast.evaluation import compiled
+
+    users = len(indptr) - 1
+    counts = np.empty(users, dtype=np.int64)
+    pieces = min(get_threads(), 1 + len(ids) // _IDS_WORTH_A_THREAD)
+    run_parallel(
+        compiled.sort_rows_with_gains,
+        [(indptr, ids, gains, counts, *piece) for piece in split_range(users, pieces)],
+    )
+    return Relevance(indptr[:-1], counts, ids, gains)
 
 
 def _sorted(indptr: Int64Array, ids: Int64Array) -> Relevance:

@@ -13,6 +13,7 @@ import numpy as np
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float64Array, as_count
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.evaluation.columns import as_float64
+from llmrec_fast.evaluation.splits import as_share
 
 _DRAWS_AT_A_TIME = 1 << 21
 _GROUP = 8  # signs that are drawn together, as one byte
@@ -66,8 +67,7 @@ def bootstrap_interval(
     ------
     InvalidInput : no user has a value, an infinite value, arguments out of range.
     """
-    if isinstance(confidence, bool) or not 0 < confidence < 1:
-        raise InvalidInput(f"confidence must be a number above 0 and below 1; got {confidence!r}")
+    confidence = as_share(confidence, "confidence")
     resamples = as_count(resamples, "resamples")
     seed = as_count(seed, "seed", minimum=0)
     given = _per_user(values, "values")
@@ -82,7 +82,7 @@ def bootstrap_interval(
         draws = generator.integers(0, len(sample), (count, len(sample)), dtype=np.int32)
         means[start : start + count] = sample[draws].mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(sample.mean()), float(low), float(high), float(confidence), len(sample))
+    return Interval(float(sample.mean()), float(low), float(high), confidence, len(sample))
 
 
 def t_test(first: ArrayLike, second: ArrayLike) -> PairedTest:

@@ -91,7 +91,9 @@ def fit(
         index = Index(space.dimension, "dot", threads=settings.threads)
         index.add(space.rows(), np.arange(len(items)))
     histories = weigh_histories(weighed, decay)
-    fitted = Fitted(items.ids, interactions.user_ids, items.titles, space, centrings, weights, decay, histories, index)
+    # a copy of the ids: items added later are this recommender's, not the caller's table's
+    item_ids = IdTable(items.ids, kind="item")
+    fitted = Fitted(item_ids, interactions.user_ids, items.titles, space, centrings, weights, decay, histories, index)
     report = FitReport(items.report, interactions.report, dict(weights), decay, source, quality, note, seconds)
     return fitted, report
 

@@ -11,8 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_matrix, as_texts
-from llmrec_fast.encoding import TextEncoder, as_text_encoder
-from llmrec_fast.encoding.text_encoder import EncoderLike
+from llmrec_fast.encoding import Encoder, EncoderLike, TextEncoder, as_text_encoder
 from llmrec_fast.errors import InvalidInput, NotFitted
 from llmrec_fast.features import HistoryWeighting, Interactions, Items, read_interactions, read_items
 from llmrec_fast.ranking import rerank_mmr
@@ -303,7 +302,11 @@ class Recommender:
         if self._encoder_like is None:
             raise InvalidInput("this recommender has no encoder: pass one to Recommender(...) or Recommender.load(...)")
         if self._encoder is None:
-            self._encoder = as_text_encoder(self._encoder_like)
+            like = self._encoder_like
+            if isinstance(like, str | Path):
+                self._encoder = Encoder(like, threads=self._settings.threads)
+            else:
+                self._encoder = as_text_encoder(like)
         return self._encoder
 
     def _answer(

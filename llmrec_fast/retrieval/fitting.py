@@ -15,7 +15,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Float64Array
 from llmrec_fast.kernels.codes import ScanPlan
 
-SAMPLE_ROWS = 32_768
+_SAMPLE_ROWS, _SAMPLE_BYTES = 32_768, 256 << 20
 # Principal axes cost d^3 operations, the rotation of a query d^2: beyond this, columns are encoded as they are.
 LARGEST_ROTATION = 2048
 _COST_QUERIES, _COST_ROWS = 32, 6144
@@ -24,6 +24,11 @@ _TYPICAL_K = 20
 _ROUNDING, _QUERY_ROUNDING = 0.108, 0.0065
 # Nanoseconds of one thread: a byte of the scan; a survivor's visit to the second stage, to the third, and per byte of it.
 _SCAN_BYTE, _SECOND_VISIT, _THIRD_VISIT, _VISIT_BYTE = 0.048, 40.0, 60.0, 0.2
+
+
+def sample_size(dim: int) -> int:
+    """How many rows of this many columns are enough to fit a plan to."""
+    return min(_SAMPLE_ROWS, _SAMPLE_BYTES // (4 * dim))
 
 
 def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, euclidean: bool, seed: int = 0) -> ScanPlan:

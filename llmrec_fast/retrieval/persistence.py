@@ -13,14 +13,14 @@ from llmrec_fast.arrays import Float32Array, Int64Array, as_matrix
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanPlan, allowed_bits, empty_codes, panels_of
 from llmrec_fast.kernels.cpu.encode_rows import encode_rows
 from llmrec_fast.retrieval.building import LEAST_FITTED_ROWS
-from llmrec_fast.retrieval.fitting import SAMPLE_ROWS, fit_plan
+from llmrec_fast.retrieval.fitting import fit_plan, sample_size
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.result import Metric
 from llmrec_fast.retrieval.searching import normalised
 from llmrec_fast.retrieval.segments import Fit, Segment, Snapshot
 from llmrec_fast.retrieval.store import FolderWriter, header_bytes, map_array, read_folder
 
-_ROWS_AT_A_TIME = 65_536
+_PIECE_BYTES = 64 << 20
 _CODE_ARRAYS = ("first", "second", "third", "third_terms")
 _CODE_NUMBERS = (
     "rows",
@@ -85,22 +85,24 @@ def build_on_disk(
 ) -> Snapshot:
     """Write `vectors` to a folder as an index stores them, encode them on the way, and commit; the snapshot maps the rows.
 
-    Reads `vectors` once and a sample of them before. Memory: the codes, and some pieces of 65,536 rows.
+    Reads `vectors` once and a sample of them before. Memory: the codes, the sample, and some pieces of 64 MiB.
     """
     writer = FolderWriter(path)
     count, dim = vectors.shape
     biases = np.zeros(count, np.float32) if bias is None else bias
     codes = None
     if count >= LEAST_FITTED_ROWS:
-        chosen = np.arange(0, count, max(1, count // SAMPLE_ROWS))
+        chosen = np.arange(0, count, max(1, count // sample_size(dim)))
         sample = _prepared(vectors[chosen], metric)
+        _forget_pages(vectors)
         plan = fit_plan(sample, None if bias is None else bias[chosen], rows=count, euclidean=metric == "euclidean")
         codes = empty_codes(plan, count)
     filled: list[Codes | None] = [codes]
 
     def pieces() -> Iterator[Float32Array]:
-        for start in range(0, count, _ROWS_AT_A_TIME):
-            stop = min(start + _ROWS_AT_A_TIME, count)
+        rows_at_a_time = max(1, _PIECE_BYTES // (4 * dim))
+        for start in range(0, count, rows_at_a_time):
+            stop = min(start + rows_at_a_time, count)
             piece = _prepared(vectors[start:stop], metric, first_row=start)
             if filled[0] is not None:
                 own = filled[0]

@@ -166,6 +166,20 @@ def popularity_lift(lists, histories, k, counts):
     return sum(now for now, _ in pairs) / before - 1 if before else math.nan
 
 
+def category_shares(items, categories):
+    """The mean of the items' own shares, over items that have a category; None if none has."""
+    own = [[weight / sum(categories[item]) for weight in categories[item]] for item in items if sum(categories[item])]
+    return [sum(column) / len(own) for column in zip(*own, strict=True)] if own else None
+
+
+def calibration_error(recommended, history, k, categories):
+    known = category_shares(set(history), categories)
+    seen = category_shares(shown(recommended, k), categories)
+    if known is None or seen is None:
+        return math.nan
+    return sum(p * math.log(p / (0.99 * q + 0.01 * p)) for p, q in zip(known, seen, strict=True) if p)
+
+
 OVERALL = {"coverage": coverage, "gini": gini, "entropy": entropy, "user_coverage": user_coverage}
 
 

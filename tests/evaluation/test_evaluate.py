@@ -150,6 +150,12 @@ def test_gains_take_the_form_of_relevant(relevant, gains):
     assert wanted["ndcg@3"] != evaluate(RECOMMENDED, RELEVANT, names)["ndcg@3"]
 
 
+def test_gains_are_left_as_they_were():
+    gains = np.array([1.0, 0.0, 3.0, 2.0])
+    evaluate([[1, 2]], ([0, 4], np.array([9, 2, 2, 1])), ["ndcg@2"], gains=gains)
+    assert gains.tolist() == [1.0, 0.0, 3.0, 2.0]
+
+
 def test_a_user_whose_gains_are_all_zero_has_nothing_relevant():
     found = evaluate_per_user([[1, 2], [1, 2]], [[1], [2]], ["recall@2", "ndcg@2"], gains=[[0.0], [1.0]])
     np.testing.assert_array_equal(found["recall@2"], [np.nan, 1.0])
@@ -217,6 +223,7 @@ def test_metrics_are_a_list_of_names(metrics, message):
         ("gini", "n_items"),
         ("entropy", "n_items"),
         ("popularity_lift", "item_counts"),
+        ("calibration_error", "item_categories"),
         ("novelty", "item_counts"),
         ("average_popularity", "item_counts"),
         ("serendipity", "item_counts"),
@@ -290,6 +297,7 @@ def test_relevant_is_checked(relevant, message):
         ({"item_counts": [1] * 9}, "the id 9, but without item_ids an id is a position in the catalogue, 0 to 8"),
         ({"item_counts": [1] * 6, "item_ids": [7, 3, 9, 4, 5, 5]}, "must not repeat"),
         ({"item_counts": [1] * 5, "item_ids": [7, 3, 9, 4, 8]}, "the id 5, which item_ids does not have"),
+        ({"item_categories": [[1.0, 0.0], [1.0, -2.0]] * 5}, "item_categories must not be negative; got -2 in row 1"),
         ({"item_vectors": [[1.0], [np.nan]] * 5}, "item_vectors holds NaN in row 1"),
         ({"item_vectors": [1.0] * 10}, "item_vectors must have two dimensions"),
     ],

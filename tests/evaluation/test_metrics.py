@@ -32,15 +32,17 @@ def cases(draw):
     return recommended, relevant, counts, vectors
 
 
-def expected_per_user(metric, k, recommended, relevant, counts, vectors):
+def expected_per_user(metric, k, recommended, relevant, histories, counts, vectors):
     values = []
-    for row, wanted in zip(recommended, relevant, strict=True):
+    for row, wanted, history in zip(recommended, relevant, histories, strict=True):
         if metric == "auc":
             values.append(auc_of_repeated(row, wanted, k) if wanted else np.nan)
         elif metric in oracle.ACCURACY:
             values.append(oracle.ACCURACY[metric](row, wanted, k) if wanted else np.nan)
         elif metric == "serendipity":
             values.append(oracle.serendipity(row, wanted, k, counts) if wanted else np.nan)
+        elif metric == "calibration_error":
+            values.append(oracle.calibration_error(row, history, k, np.abs(vectors).tolist()))
         elif metric == "diversity":
             values.append(oracle.diversity(row, k, vectors))
         else:
@@ -59,16 +61,22 @@ def auc_of_repeated(row, wanted, k):
 OVERALL = (*oracle.OVERALL, "popularity_lift")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases(), st.integers(1, 9), st.integers(1, 9))
 def test_every_metric_equals_its_definition(case, first_k, second_k):
     recommended, relevant, counts, vectors = case
     histories = relevant[::-1]
     names = [f"{metric}@{k}" for metric in METRICS for k in (first_k, second_k)]
     array = np.array(recommended, dtype=np.int64).reshape(len(recommended), -1)
-    results = evaluate(array, relevant, names, item_counts=counts, item_vectors=vectors, histories=histories)
+    known = {
+        "item_counts": counts,
+        "item_vectors": vectors,
+        "item_categories": np.abs(vectors),
+        "histories": histories,
+    }
+    results = evaluate(array, relevant, names, **known)
     single = [name for name in names if name.split("@")[0] not in OVERALL]
-    per_user = evaluate_per_user(array, relevant, single, item_counts=counts, item_vectors=vectors)
+    per_user = evaluate_per_user(array, relevant, single, **known)
     assert list(results) == list(dict.fromkeys(names))
     for name in names:
         metric, k = name.split("@")
@@ -77,7 +85,7 @@ def test_every_metric_equals_its_definition(case, first_k, second_k):
         elif metric == "popularity_lift":
             expected = oracle.popularity_lift(recommended, histories, int(k), counts)
         else:
-            users = expected_per_user(metric, int(k), recommended, relevant, counts, vectors)
+            users = expected_per_user(metric, int(k), recommended, relevant, histories, counts, vectors)
             if None in users:
                 assert 0 <= results[name] <= 1
                 continue
@@ -86,7 +94,7 @@ def test_every_metric_equals_its_definition(case, first_k, second_k):
         np.testing.assert_allclose(results[name], expected, rtol=0, atol=1e-12, err_msg=name)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases(), st.data(), st.integers(1, 9))
 def test_graded_relevance_equals_its_definition(case, data, k):
     recommended, relevant, _, _ = case
@@ -140,6 +148,19 @@ def test_the_ideal_order_of_graded_items_has_an_ndcg_of_one(items, k):
     best = sorted(items)
     found = evaluate([best], [items], [f"ndcg@{k}", f"ndcg_exponential@{k}"], gains=[gains])
     assert list(found.values()) == pytest.approx([1.0, 1.0])
+
+
+def test_calibration_error_of_known_lists():
+    """The same shares err by 0; a user who knew one category and is shown another errs by ln 100."""
+    films = [[1, 0], [0, 1], [2, 2], [0, 0]]
+    found = evaluate_per_user(
+        [[0, 1], [2, -1], [1, 1], [3, -1]],
+        [[0]] * 4,
+        ["calibration_error@2"],
+        item_categories=films,
+        histories=[[2, 3], [0, 1], [0], [0]],
+    )
+    np.testing.assert_allclose(found["calibration_error@2"], [0, 0, np.log(100), np.nan], atol=1e-12)
 
 
 def test_auc_equals_implicit():
@@ -211,6 +232,7 @@ def test_metrics_do_not_depend_on_the_number_of_threads():
     catalogue = {
         "item_counts": generator.integers(0, 99, 60),
         "item_vectors": generator.normal(size=(60, 5)),
+        "item_categories": generator.random((60, 4)),
         "histories": relevant[::-1],
     }
     results = []

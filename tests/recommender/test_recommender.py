@@ -126,6 +126,14 @@ def test_new_items_are_recommended_by_text_alone():
     assert "fresh" not in recommender.item_ids
 
 
+def test_items_added_to_one_recommender_stay_out_of_tables_and_other_recommenders():
+    items = read_items(item_table())
+    one, other = (Recommender(bag_of_words, weights={"text": 1}).fit(items, interaction_table()) for _ in range(2))
+    one.add_items({"id": ["new"], "text": ["red wine"]})
+    assert len(items.ids) == 10
+    assert "new" not in other.item_ids
+
+
 def test_ids_may_be_of_any_kind():
     items = {"id": [UUID(int=n) for n in range(3)], "text": WINES[:3]}
     interactions = {

@@ -14,13 +14,14 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanCounts, ScanPlan, ScanSegment, no_exclusions, panels_of
+from llmrec_fast.kernels.cpu.admission import admission
 from llmrec_fast.kernels.cpu.exact_scores import merge_heaps, score_every_row, sort_heaps
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set
 from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import QueryCodes, prepare_queries
 from llmrec_fast.kernels.cpu.scratch import Scratch, borrowed_scratch
 from llmrec_fast.kernels.cpu.survivors import SCORE_ALL, SEARCHABLE, finish, seed
-from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
+from llmrec_fast.kernels.threads import available_cores, get_threads, run_parallel, split_range
 
 SCRATCH_BYTES = 64 << 20
 _GROUP, _FLAT_GROUP = 16, 32
@@ -91,28 +92,20 @@ def bounded_search(
     group = max(1, min(widest, scratch_bytes // 2 // (16 * k * threads)))
     # the longest segment first: its seeds give the others a good threshold
     ordered = sorted((segment for segment in segments if len(segment.rows)), key=lambda segment: -len(segment.rows))
-    with borrowed_scratch() as scratch:
-        for start in range(0, len(queries), group):
-            stop = min(start + group, len(queries))
+    for start in range(0, len(queries), group):
+        stop = min(start + group, len(queries))
+        with admission.step(available_cores()) as running, borrowed_scratch() as scratch:
+            share = max(1, threads // running)
             heaps = _Heaps(
                 scores[start:stop],
                 rows[start:stop],
                 np.zeros(stop - start, np.int64),
-                scratch.take("heap scores", (threads, stop - start, k), np.float64),
-                scratch.take("heap rows", (threads, stop - start, k), np.int64),
-                np.zeros((threads, stop - start), np.int64),
+                scratch.take("heap scores", (share, stop - start, k), np.float64),
+                scratch.take("heap rows", (share, stop - start, k), np.int64),
+                np.zeros((share, stop - start), np.int64),
             )
-            search = _GroupSearch(
-                isa,
-                plan,
-                queries[start:stop],
-                euclidean,
-                indptr[start : stop + 1],
-                excluded_rows,
-                heaps,
-                threads,
-                scratch,
-            )
+            own = indptr[start : stop + 1]
+            search = _GroupSearch(isa, plan, queries[start:stop], euclidean, own, excluded_rows, heaps, share, scratch)
             for segment in ordered:
                 search.visit(segment, scratch_bytes // 2)
             sort_heaps(heaps.scores, heaps.rows, heaps.sizes)

@@ -35,7 +35,7 @@ from llmrec_fast.kernels.cpu.intrinsics import (
 from llmrec_fast.kernels.jit import jit
 from llmrec_fast.kernels.threads import get_threads, run_parallel
 
-_ROWS_AT_A_TIME = 1024
+_TILE_BYTES = 384 << 10  # rows that stay in a core's own cache while every panel of the rotation passes
 _STEPS = np.array([1.75, 2.1, 2.4, 2.7, 3.1, 3.6]) / 7.5
 _LOSSLESS = np.float64(1 + 2.0**-20)  # covers the rounding of a float64 norm to float32
 _DEPTH = ROTATION_DEPTH
@@ -97,7 +97,8 @@ def encode_rows(
         )
         return summary
 
-    calls = [(start, min(start + _ROWS_AT_A_TIME, len(rows))) for start in range(0, len(rows), _ROWS_AT_A_TIME)]
+    height = max(16, _TILE_BYTES // (4 * plan.dim))
+    calls = [(start, min(start + height, len(rows))) for start in range(0, len(rows), height)]
     summaries = run_parallel(encode, calls, threads or get_threads())
     if not summaries:
         return out

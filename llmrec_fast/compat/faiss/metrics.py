@@ -1,0 +1,79 @@
+"""What the FAISS shim's indexes share: metric constants, its error, reading of arguments, FAISS's order of equal distances."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count, as_matrix
+from llmrec_fast.errors import InvalidInput
+
+METRIC_INNER_PRODUCT = 0
+METRIC_L2 = 1
+METRIC_L1 = 2
+METRIC_Linf = 3
+METRIC_Lp = 4
+
+# FAISS documents +/- infinity for missing rows and returns the largest float32, so that is what callers compare with
+_FARTHEST = np.float32(np.finfo(np.float32).max)
+
+
+class FaissError(InvalidInput, RuntimeError, AssertionError):
+    """What the shim refuses; caught also by code that catches FAISS's RuntimeError or AssertionError."""
+
+
+def index_metric(metric: int) -> Literal["dot", "euclidean"]:
+    """Our name of a FAISS metric; the two that flat indexes are used with are covered."""
+    if metric == METRIC_INNER_PRODUCT:
+        return "dot"
+    if metric == METRIC_L2:
+        return "euclidean"
+    raise FaissError(f"metric must be METRIC_INNER_PRODUCT (0) or METRIC_L2 (1); got {metric!r}, which is not covered")
+
+
+def read_vectors(x: ArrayLike, d: int) -> Float32Array:
+    """`x` as (n, d) float32. FAISS lets NaN pass and never finds such rows; here they are refused, by row."""
+    shape = np.shape(x)
+    if len(shape) != 2 or shape[1] != d:
+        raise FaissError(f"x must have shape (n, {d}); got {shape}")
+    return as_matrix(x, "x")
+
+
+def read_k(k: Any) -> int:
+    """`k` as an int of at least 1."""
+    try:
+        return as_count(k, "k")
+    except InvalidInput as error:
+        raise FaissError(str(error)) from None
+
+
+def as_faiss_distances(scores: Float64Array, positions: Int64Array, metric: int) -> tuple[Float32Array, Int64Array]:
+    """Scores of `Index.search` as FAISS's float32 distances, rows reordered as FAISS orders ties.
+
+    For inner products equal float32 values come with the larger label first, for L2 with the smaller; which of them are
+    among the k best has been decided already. Missing rows are -1 with -/+ 3.4028235e38.
+    """
+    missing = positions < 0
+    with np.errstate(over="ignore"):
+        if metric == METRIC_INNER_PRODUCT:
+            distances = np.where(missing, -_FARTHEST, scores).astype(np.float32)
+            order = np.lexsort((-positions, -distances, missing))
+        else:
+            squared = np.square(np.where(missing, 0.0, scores))
+            distances = np.where(missing, _FARTHEST, squared).astype(np.float32)
+            order = np.lexsort((positions, distances, missing))
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
+
+
+def into(buffer: Any, values: Any, name: str) -> Any:
+    """`values`, written to the caller's `buffer` if there is one."""
+    if buffer is None:
+        return values
+    if not isinstance(buffer, np.ndarray) or buffer.shape != values.shape or buffer.dtype != values.dtype:
+        raise FaissError(
+            f"{name} must be a {values.dtype} array of shape {values.shape}; got "
+            f"{getattr(buffer, 'dtype', type(buffer).__name__)} {np.shape(buffer)}"
+        )
+    np.copyto(buffer, values)
+    return buffer

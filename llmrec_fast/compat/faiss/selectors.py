@@ -1,0 +1,138 @@
+"""Which labels a search or a removal is about: FAISS's `IDSelector` classes and `SearchParameters`. Nothing here searches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmrec_fast.arrays import ArrayLike, BoolArray, Int64Array, as_int64
+from llmrec_fast.compat.faiss.metrics import FaissError
+
+
+class IDSelector:
+    """Base class: a predicate on labels."""
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """For each label, whether it is selected."""
+        raise NotImplementedError
+
+    def is_member(self, label: int) -> bool:
+        """Whether one label is selected."""
+        return bool(self.mask(np.array([label], np.int64))[0])
+
+
+class IDSelectorAll(IDSelector):
+    """Every label."""
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """All True."""
+        return np.ones(len(labels), bool)
+
+
+class IDSelectorRange(IDSelector):
+    """imin <= label < imax. `assume_sorted` is a hint that changes no answer."""
+
+    def __init__(self, imin: int, imax: int, assume_sorted: bool = False) -> None:
+        self.imin, self.imax, self.assume_sorted = int(imin), int(imax), bool(assume_sorted)
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """Whether each label lies in the half-open range."""
+        return (labels >= self.imin) & (labels < self.imax)
+
+
+class IDSelectorBatch(IDSelector):
+    """The labels of an array."""
+
+    def __init__(self, subset: ArrayLike) -> None:
+        self._labels = np.unique(as_int64(subset, "subset"))
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """Whether each label is in the array."""
+        return np.isin(labels, self._labels)
+
+
+class IDSelectorArray(IDSelectorBatch):
+    """The labels of an array. FAISS scans it once a row; here it is the same as `IDSelectorBatch`."""
+
+
+class IDSelectorBitmap(IDSelector):
+    """The labels whose bit is set: label i is bit i % 8 of byte i // 8. Labels beyond the bitmap are not selected."""
+
+    def __init__(self, bitmap: ArrayLike) -> None:
+        array = np.asarray(bitmap)
+        if array.ndim != 1 or array.dtype != np.uint8:
+            raise FaissError(f"bitmap must be a one-dimensional uint8 array; got {array.dtype} {array.shape}")
+        self._bits = np.unpackbits(array, bitorder="little").astype(bool)
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """Whether each label's bit is set."""
+        inside = (labels >= 0) & (labels < len(self._bits))
+        selected = np.zeros(len(labels), bool)
+        selected[inside] = self._bits[labels[inside]]
+        return selected
+
+
+class IDSelectorNot(IDSelector):
+    """The labels that another selector does not select."""
+
+    def __init__(self, sel: IDSelector) -> None:
+        self.sel = _checked(sel, "sel")
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """The opposite of the other selector."""
+        return ~self.sel.mask(labels)
+
+
+class _Pair(IDSelector):
+    def __init__(self, lhs: IDSelector, rhs: IDSelector) -> None:
+        self.lhs, self.rhs = _checked(lhs, "lhs"), _checked(rhs, "rhs")
+
+
+class IDSelectorAnd(_Pair):
+    """The labels that both select."""
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """lhs and rhs."""
+        return self.lhs.mask(labels) & self.rhs.mask(labels)
+
+
+class IDSelectorOr(_Pair):
+    """The labels that either selects."""
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """lhs or rhs."""
+        return self.lhs.mask(labels) | self.rhs.mask(labels)
+
+
+class IDSelectorXOr(_Pair):
+    """The labels that exactly one selects."""
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """lhs or rhs, not both."""
+        return self.lhs.mask(labels) ^ self.rhs.mask(labels)
+
+
+class SearchParameters:
+    """Options of one search: `sel`, the only labels to consider."""
+
+    def __init__(self, *, sel: IDSelector | None = None) -> None:
+        self.sel = None if sel is None else _checked(sel, "sel")
+
+
+def selected(params: SearchParameters | None, labels: Int64Array) -> BoolArray | None:
+    """The mask that `params` puts on labels, or None for all of them."""
+    if params is None:
+        return None
+    if not isinstance(params, SearchParameters):
+        raise FaissError(f"params must be SearchParameters; got {type(params).__name__}")
+    return None if params.sel is None else params.sel.mask(labels)
+
+
+def as_selector(x: IDSelector | ArrayLike) -> IDSelector:
+    """`x` itself, or a selector of the labels in it."""
+    return x if isinstance(x, IDSelector) else IDSelectorBatch(x)
+
+
+def _checked(sel: object, name: str) -> IDSelector:
+    if not isinstance(sel, IDSelector):
+        raise FaissError(f"{name} must be an IDSelector; got {type(sel).__name__}")
+    return sel

@@ -1,0 +1,99 @@
+"""`util`'s similarity functions: every pair, or row by row. Returns torch tensors, as sentence-transformers does.
+
+Sums are float32 for products and float64 for distances; inputs of any float type are taken as float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llmrec_fast.arrays import Float32Array
+from llmrec_fast.compat.exact_search import unit_rows
+from llmrec_fast.compat.sentence_transformers.tensors import as_array, as_pair, as_tensor, is_tensor
+from llmrec_fast.errors import InvalidInput
+
+_BLOCK_VALUES = 1 << 22  # float64 differences of one block: 32 MiB
+
+
+def cos_sim(a: Any, b: Any) -> Any:
+    """Cosine of every row of `a` (n, d) with every row of `b` (m, d): an (n, m) float32 tensor. Zero rows give 0."""
+    left, right = as_pair(a, b)
+    return as_tensor(unit_rows(left) @ unit_rows(right).T)
+
+
+def pytorch_cos_sim(a: Any, b: Any) -> Any:
+    """The old name of `cos_sim`."""
+    return cos_sim(a, b)
+
+
+def dot_score(a: Any, b: Any) -> Any:
+    """Inner product of every row of `a` with every row of `b`: an (n, m) float32 tensor."""
+    left, right = as_pair(a, b)
+    return as_tensor(left @ right.T)
+
+
+def euclidean_sim(a: Any, b: Any) -> Any:
+    """Minus the Euclidean distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
+    left, right = as_pair(a, b)
+    return as_tensor(_pairwise_blocks(left, right, lambda difference: np.sqrt(np.square(difference).sum(-1))))
+
+
+def manhattan_sim(a: Any, b: Any) -> Any:
+    """Minus the Manhattan distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
+    left, right = as_pair(a, b)
+    return as_tensor(_pairwise_blocks(left, right, lambda difference: np.abs(difference).sum(-1)))
+
+
+def pairwise_cos_sim(a: Any, b: Any) -> Any:
+    """Cosine of row i of `a` with row i of `b`: an (n,) float32 tensor."""
+    left, right = _as_rows_of_pairs(a, b)
+    return as_tensor(np.einsum("ij,ij->i", unit_rows(left), unit_rows(right)))
+
+
+def pairwise_dot_score(a: Any, b: Any) -> Any:
+    """Inner product of row i of `a` with row i of `b`: an (n,) float32 tensor."""
+    return as_tensor(np.einsum("ij,ij->i", *_as_rows_of_pairs(a, b)))
+
+
+def pairwise_euclidean_sim(a: Any, b: Any) -> Any:
+    """Minus the Euclidean distance of row i of `a` to row i of `b`: an (n,) float32 tensor."""
+    left, right = _as_rows_of_pairs(a, b)
+    return as_tensor(-np.linalg.norm(left.astype(np.float64) - right, axis=1).astype(np.float32))
+
+
+def pairwise_manhattan_sim(a: Any, b: Any) -> Any:
+    """Minus the Manhattan distance of row i of `a` to row i of `b`: an (n,) float32 tensor."""
+    left, right = _as_rows_of_pairs(a, b)
+    return as_tensor(-np.abs(left.astype(np.float64) - right).sum(1).astype(np.float32))
+
+
+def normalize_embeddings(embeddings: Any) -> Any:
+    """`embeddings` (n, d) or (d,) with rows of length 1; a tensor gives a tensor, an array an array. Zero rows stay zero."""
+    array = np.ascontiguousarray(as_array(embeddings), np.float32)
+    rows = unit_rows(array.reshape(-1, array.shape[-1])).reshape(array.shape)
+    return as_tensor(rows) if is_tensor(embeddings) else rows
+
+
+def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
+    """The first `truncate_dim` columns; None: all."""
+    return embeddings[..., :truncate_dim]
+
+
+def _pairwise_blocks(left: Float32Array, right: Float32Array, distance: Any) -> Float32Array:
+    result = np.empty((len(left), len(right)), np.float32)
+    step = max(1, _BLOCK_VALUES // max(right.size, 1))
+    for start in range(0, len(left), step):
+        block = left[start : start + step].astype(np.float64)
+        result[start : start + step] = -distance(block[:, None] - right[None])
+    return result
+
+
+def _as_rows_of_pairs(a: Any, b: Any) -> tuple[Float32Array, Float32Array]:
+    left, right = as_pair(a, b)
+    if left.shape != right.shape:
+        raise InvalidInput(
+            f"a and b are compared row by row and must have one shape; got {left.shape} and {right.shape}"
+        )
+    return left, right
