@@ -1,4 +1,5 @@
-// What every part of the Python module needs: pointers from integers, exceptions from statuses, the right current device.
+// What every part of the Python module needs: pointers from integers, exceptions from statuses, the right current
+// device.
 #pragma once
 
 #include <cstring>
@@ -25,8 +26,8 @@ struct CudaFailure : std::runtime_error {
 inline void check(const Status& status) {
   if (status.error == cudaSuccess) return;
   const char* slash = std::strrchr(status.file, '/');
-  throw CudaFailure("csrc/" + std::string(slash ? slash + 1 : status.file) + ":" + std::to_string(status.line) + ": " + status.call +
-                    ": " + (status.message ? status.message : cudaGetErrorString(status.error)) + " (" +
+  throw CudaFailure("csrc/" + std::string(slash ? slash + 1 : status.file) + ":" + std::to_string(status.line) + ": " +
+                    status.call + ": " + (status.message ? status.message : cudaGetErrorString(status.error)) + " (" +
                     cudaGetErrorName(status.error) + ", " + std::to_string(status.error) + ")");
 }
 

@@ -77,8 +77,8 @@ __device__ __forceinline__ void store(float* to, const float (&values)[width]) {
   }
 }
 
-// `value * scale`, rounded once or twice to float32. Products of float64 run at 1/64 of the speed on many GPUs, so they are
-// left to scales that are not ordinary float32 numbers (rows with norms beyond 2^100 or below 2^-100).
+// `value * scale`, rounded once or twice to float32. Products of float64 run at 1/64 of the speed on many GPUs, so they
+// are left to scales that are not ordinary float32 numbers (rows with norms beyond 2^100 or below 2^-100).
 __device__ __forceinline__ float scaled(float value, double scale) {
   const float single = static_cast<float>(scale);
   const bool ordinary = single == 0.0f ? scale == 0.0 : single > 0x1p-100f && single < 0x1p100f;

@@ -32,13 +32,17 @@ Status launch_fuse(const FuseArguments& a, cudaStream_t stream) {
 Status fuse(const FuseArguments& arguments, cudaStream_t stream) {
   const FuseArguments& a = arguments;
   LLMREC_REQUIRE(a.rows >= 0 && a.columns >= 0, "sizes are not negative");
-  LLMREC_REQUIRE(a.first_column >= 0 && a.first_column + a.columns <= a.out_columns, "the block must fit in the fused row");
+  LLMREC_REQUIRE(a.first_column >= 0 && a.first_column + a.columns <= a.out_columns,
+                 "the block must fit in the fused row");
   LLMREC_REQUIRE(a.columns <= kMostColumns, "more columns than a kernel takes");
   if (a.rows == 0 || a.columns == 0) return {};
   switch (a.element) {
-    case Element::float32: return launch_fuse<Float32>(a, stream);
-    case Element::float16: return launch_fuse<Float16>(a, stream);
-    case Element::bfloat16: return launch_fuse<BFloat16>(a, stream);
+    case Element::float32:
+      return launch_fuse<Float32>(a, stream);
+    case Element::float16:
+      return launch_fuse<Float16>(a, stream);
+    case Element::bfloat16:
+      return launch_fuse<BFloat16>(a, stream);
   }
   return {};
 }

@@ -10,7 +10,7 @@ struct FuseArguments {
   const void* block = nullptr;  // (rows, columns), row after row
   Element element = Element::float32;
   int64_t rows = 0, columns = 0;
-  double root = 1.0;  // of the block's weight: the norm of its part of a fused row
+  double root = 1.0;     // of the block's weight: the norm of its part of a fused row
   float* out = nullptr;  // (rows, out_columns); the block goes to the columns from first_column on
   int64_t out_columns = 0, first_column = 0;
 };

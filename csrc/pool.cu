@@ -36,13 +36,13 @@ template <class Format, int width, bool is_max>
 Status launch_pool(const PoolWork& work, cudaStream_t stream) {
   const PoolArguments& a = work.arguments;
   const Shape segments = shape_of(a.columns, width, false);
-  LLMREC_TRY(launch(pool_segments<Format, width, is_max>, static_cast<unsigned>(a.segments * work.pieces), segments.block,
-                    segments.shared_bytes, stream, work));
+  LLMREC_TRY(launch(pool_segments<Format, width, is_max>, static_cast<unsigned>(a.segments * work.pieces),
+                    segments.block, segments.shared_bytes, stream, work));
   if (work.pieces == 1) return {};
   constexpr int joined_width = width == 1 ? 1 : 4;
   const Shape pieces = shape_of(a.columns, joined_width, true);
-  LLMREC_TRY(launch(pool_pieces<joined_width, is_max>, static_cast<unsigned>(a.segments), pieces.block, pieces.shared_bytes,
-                    stream, work));
+  LLMREC_TRY(launch(pool_pieces<joined_width, is_max>, static_cast<unsigned>(a.segments), pieces.block,
+                    pieces.shared_bytes, stream, work));
   return {};
 }
 
@@ -52,7 +52,8 @@ Status launch_pool(const PoolWork& work, cudaStream_t stream) {
   const PoolArguments& a = work.arguments;
   const bool vectors = a.columns % width == 0 && is_aligned(a.table) && is_aligned(a.out);
   const bool is_max = a.mode == PoolMode::max;
-  if (vectors) return is_max ? launch_pool<Format, width, true>(work, stream) : launch_pool<Format, width, false>(work, stream);
+  if (vectors)
+    return is_max ? launch_pool<Format, width, true>(work, stream) : launch_pool<Format, width, false>(work, stream);
   return is_max ? launch_pool<Format, 1, true>(work, stream) : launch_pool<Format, 1, false>(work, stream);
 }
 
@@ -74,16 +75,20 @@ Status pool(const PoolArguments& arguments, void* workspace, size_t workspace_by
   LLMREC_REQUIRE(a.segments * work.pieces <= kMostBlocks, "at most 2^31 - 1 segments in one call");
   if (work.pieces > 1) {
     const size_t needed = pool_workspace_bytes(a.segments, a.positions, a.columns, a.mode);
-    LLMREC_REQUIRE(workspace_bytes >= needed && is_aligned(workspace), "the workspace is too small or not aligned to 16 bytes");
+    LLMREC_REQUIRE(workspace_bytes >= needed && is_aligned(workspace),
+                   "the workspace is too small or not aligned to 16 bytes");
     // rows of partial sums first: they are read and written 16 bytes at a time
     work.partial = static_cast<float*>(workspace);
     const size_t floats = static_cast<size_t>(a.segments * work.pieces * a.columns);
     work.masses = reinterpret_cast<double*>(work.partial + floats + floats % 2);
   }
   switch (a.element) {
-    case Element::float32: return launch_pool<Float32>(work, stream);
-    case Element::float16: return launch_pool<Float16>(work, stream);
-    case Element::bfloat16: return launch_pool<BFloat16>(work, stream);
+    case Element::float32:
+      return launch_pool<Float32>(work, stream);
+    case Element::float16:
+      return launch_pool<Float16>(work, stream);
+    case Element::bfloat16:
+      return launch_pool<BFloat16>(work, stream);
   }
   return {};
 }

@@ -1,8 +1,9 @@
-// The kernels of `pool`. A block reduces one piece of one segment; its threads stand `blockDim.x` side by side along the
-// columns (16 bytes each) and `blockDim.y` groups deep along the rows.
+// The kernels of `pool`. A block reduces one piece of one segment; its threads stand `blockDim.x` side by side along
+// the columns (16 bytes each) and `blockDim.y` groups deep along the rows.
 //
-// Cost: reads every row of every segment once and writes 4 bytes a column and segment; with pieces also 8 bytes a column
-// and piece. All sums are taken in an order that sizes alone decide, so results are the same in every run on every device.
+// Cost: reads every row of every segment once and writes 4 bytes a column and segment; with pieces also 8 bytes a
+// column and piece. All sums are taken in an order that sizes alone decide, so results are the same in every run on
+// every device.
 #pragma once
 
 #include "elements.cuh"
@@ -53,8 +54,12 @@ template <int width>
 class ResultRow {
  public:
   __device__ ResultRow(const PoolArguments& a, const Segment& segment, int64_t number, double mass)
-      : row_(a.out + number * a.columns), columns_(static_cast<int>(a.columns)), normalize_(a.normalize), mean_(a.mode == PoolMode::mean),
-        inverse_mass_(mass != 0.0 ? 1.0 / mass : 0.0), empty_(segment.length == 0),
+      : row_(a.out + number * a.columns),
+        columns_(static_cast<int>(a.columns)),
+        normalize_(a.normalize),
+        mean_(a.mode == PoolMode::mean),
+        inverse_mass_(mass != 0.0 ? 1.0 / mass : 0.0),
+        empty_(segment.length == 0),
         fill_(segment.inside ? 0.0f : kNaN) {}
 
   __device__ __forceinline__ void put(int column, float (&values)[width]) {
@@ -62,13 +67,13 @@ class ResultRow {
     for (int i = 0; i < width; ++i) {
       if (mean_) values[i] = static_cast<float>(static_cast<double>(values[i]) * inverse_mass_);
       if (empty_) values[i] = fill_;
-      squares_ += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+      if (normalize_) squares_ += static_cast<double>(values[i]) * static_cast<double>(values[i]);
     }
     store(row_ + column, values);
   }
 
-  // Normalises what the threads with `writes` have put. `warp_sums`: shared memory for a number a warp. Each thread reads
-  // back only what it wrote itself.
+  // Normalises what the threads with `writes` have put. `warp_sums`: shared memory for a number a warp. Each thread
+  // reads back only what it wrote itself.
   __device__ __forceinline__ void finish(double* warp_sums, bool writes) {
     if (!normalize_) return;
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, warps = blockDim.x * blockDim.y / kWarpLanes;
@@ -131,8 +136,8 @@ __device__ __forceinline__ void add_rows(const PoolArguments& a, int64_t begin, 
   }
 }
 
-// Two blocks a multiprocessor have 32 KiB of loads under way, more than a memory round trip takes on any device; asking for
-// no more of them leaves 128 registers a thread, and nothing is spilled.
+// Two blocks a multiprocessor have 32 KiB of loads under way, more than a memory round trip takes on any device; asking
+// for no more of them leaves 128 registers a thread, and nothing is spilled.
 template <class Format, int width, bool is_max>
 __global__ void __launch_bounds__(256, 2) pool_segments(const PoolWork work) {
   LLMREC_SHARED(double, shared);

@@ -1,4 +1,5 @@
-// `pool`: reduce segments of rows to one vector each, in one pass. What it means is told in llmrec_fast/kernels/cpu/pool.py.
+// `pool`: reduce segments of rows to one vector each, in one pass. What it means is told in
+// llmrec_fast/kernels/cpu/pool.py.
 #pragma once
 
 #include "elements.h"
@@ -7,9 +8,9 @@ namespace llmrec {
 
 enum class PoolMode { mean, max, sum, first, last };
 
-// Pointers are to device memory. Segment s covers the positions starts[s] .. starts[s] + lengths[s]; position p is row p of
-// the table or, with an index, row index[p]. A segment outside of the positions, or a row outside of the table, gives NaN:
-// kernels cannot raise, and nothing outside is read.
+// Pointers are to device memory. Segment s covers the positions starts[s] .. starts[s] + lengths[s]; position p is row
+// p of the table or, with an index, row index[p]. A segment outside of the positions, or a row outside of the table,
+// gives NaN: kernels cannot raise, and nothing outside is read.
 struct PoolArguments {
   const void* table = nullptr;  // (rows, columns), row after row
   Element element = Element::float32;

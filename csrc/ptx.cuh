@@ -1,15 +1,15 @@
-// Every line of inline PTX of the project, each in a function of its own with the section of the PTX ISA that defines it
-// and a plain C++ equivalent. nvcc compiles the PTX; the emulated build for tests compiles the equivalent.
+// Every line of inline PTX of the project, each in a function of its own with the section of the PTX ISA that defines
+// it and a plain C++ equivalent. nvcc compiles the PTX; the emulated build for tests compiles the equivalent.
 //
-// Equivalents of warp-wide instructions take the registers of all 32 lanes: in the emulated build the last lane to arrive
-// computes the result for everyone.
+// Equivalents of warp-wide instructions take the registers of all 32 lanes: in the emulated build the last lane to
+// arrive computes the result for everyone.
 #pragma once
 
 #include <stdint.h>
 
 namespace llmrec::ptx {
 
-// Plain equivalents ----------------------------------------------------------------------------------------------------
+// Plain equivalents ---------------------------------------------------------------------------------------------------
 
 namespace plain {
 
@@ -52,7 +52,8 @@ inline void mma_m16n8k32(int (*d)[4], const uint32_t (*a)[4], bool a_signed, con
   for (int lane = 0; lane < 32; ++lane) {
     const int group = lane / 4, member = lane % 4;
     for (int r = 0; r < 4; ++r)
-      for (int i = 0; i < 4; ++i) left[group + 8 * (r & 1)][4 * member + i + 16 * (r >> 1)] = byte_of(a[lane][r], i, a_signed);
+      for (int i = 0; i < 4; ++i)
+        left[group + 8 * (r & 1)][4 * member + i + 16 * (r >> 1)] = byte_of(a[lane][r], i, a_signed);
     for (int r = 0; r < 2; ++r)
       for (int i = 0; i < 4; ++i) right[4 * member + i + 16 * r][group] = byte_of(b[lane][r], i, b_signed);
   }
@@ -69,7 +70,7 @@ inline void mma_m16n8k32(int (*d)[4], const uint32_t (*a)[4], bool a_signed, con
 
 }  // namespace plain
 
-// Instructions ---------------------------------------------------------------------------------------------------------
+// Instructions --------------------------------------------------------------------------------------------------------
 
 #if defined(LLMREC_EMULATED)
 
@@ -99,9 +100,15 @@ void mma(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   const MmaRegisters registers{d, a, b};
   simt::warp_operation(0xFFFFFFFFu, mma_function<a_signed, b_signed>, &registers, nullptr, "mma.m16n8k32", 0);
 }
-inline void mma_m16n8k32_s8_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma<true, true>(d, a, b); }
-inline void mma_m16n8k32_u8_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma<false, true>(d, a, b); }
-inline void mma_m16n8k32_s8_u8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma<true, false>(d, a, b); }
+inline void mma_m16n8k32_s8_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma<true, true>(d, a, b);
+}
+inline void mma_m16n8k32_u8_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma<false, true>(d, a, b);
+}
+inline void mma_m16n8k32_s8_u8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  mma<true, false>(d, a, b);
+}
 
 inline void cp_async_16(void* shared, const void* global) { simt::copy_async(shared, global, 16); }
 inline void cp_async_commit() { simt::commit_copies(); }
@@ -143,21 +150,22 @@ __device__ __forceinline__ int dp4a_u8_s8(uint32_t a, uint32_t b, int c) {
 // mma.m16n8k32: "Warp Level Matrix Instructions: mma", sm_80; d += a b. Two fragments of 16 columns of A, each of two
 // fragments of 8 rows, have the layout of four mma.m8n8k16, which is what sm_75 executes.
 #if __CUDA_ARCH__ >= 800
-#define LLMREC_MMA(a_type, b_type)                                                                                      \
-  asm("mma.sync.aligned.m16n8k32.row.col.s32." a_type "." b_type ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])                                                                  \
+#define LLMREC_MMA(a_type, b_type)                                 \
+  asm("mma.sync.aligned.m16n8k32.row.col.s32." a_type "." b_type   \
+      ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])             \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #else
-#define LLMREC_MMA_8(a_type, b_type, row, column)                                                   \
+#define LLMREC_MMA_8(a_type, b_type, row, column)                                                    \
   asm("mma.sync.aligned.m8n8k16.row.col.s32." a_type "." b_type ".s32 {%0,%1}, {%2}, {%3}, {%0,%1};" \
-      : "+r"(d[2 * (row)]), "+r"(d[2 * (row) + 1])                                                  \
+      : "+r"(d[2 * (row)]), "+r"(d[2 * (row) + 1])                                                   \
       : "r"(a[(row) + 2 * (column)]), "r"(b[column]))
-#define LLMREC_MMA(a_type, b_type)       \
-  do {                                   \
-    LLMREC_MMA_8(a_type, b_type, 0, 0);  \
-    LLMREC_MMA_8(a_type, b_type, 1, 0);  \
-    LLMREC_MMA_8(a_type, b_type, 0, 1);  \
-    LLMREC_MMA_8(a_type, b_type, 1, 1);  \
+#define LLMREC_MMA(a_type, b_type)      \
+  do {                                  \
+    LLMREC_MMA_8(a_type, b_type, 0, 0); \
+    LLMREC_MMA_8(a_type, b_type, 1, 0); \
+    LLMREC_MMA_8(a_type, b_type, 0, 1); \
+    LLMREC_MMA_8(a_type, b_type, 1, 1); \
   } while (false)
 #endif
 __device__ __forceinline__ void mma_m16n8k32_s8_s8(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -170,8 +178,9 @@ __device__ __forceinline__ void mma_m16n8k32_s8_u8(int (&d)[4], const uint32_t (
   LLMREC_MMA("s8", "u8");
 }
 
-// cp.async: "Data Movement and Conversion Instructions: Asynchronous Data Movement", sm_80. 16 bytes from global to shared
-// memory past the first-level cache; both addresses are multiples of 16. On sm_75 an ordinary copy, and nothing to wait for.
+// cp.async: "Data Movement and Conversion Instructions: Asynchronous Data Movement", sm_80. 16 bytes from global to
+// shared memory past the first-level cache; both addresses are multiples of 16. On sm_75 an ordinary copy, and nothing
+// to wait for.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
 #if __CUDA_ARCH__ >= 800
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));

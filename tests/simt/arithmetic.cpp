@@ -1,5 +1,5 @@
-// Arithmetic in a chosen rounding mode, for the intrinsics with _ru and _rd in their names. Compiled with -frounding-math;
-// volatile keeps every operation between the two changes of mode.
+// Arithmetic in a chosen rounding mode, for the intrinsics with _ru and _rd in their names. Compiled with
+// -frounding-math; volatile keeps every operation between the two changes of mode.
 #include <cfenv>
 #include <cmath>
 

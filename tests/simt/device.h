@@ -2,8 +2,8 @@
 // barriers, atomics, intrinsics. The emulated build puts this header in front of every source (g++ -include).
 //
 // Not here on purpose: __activemask (its answer depends on scheduling), cooperative groups, textures, half arithmetic.
-// Static __shared__ variables are not offered either: LLMREC_SHARED gives dynamic shared memory, which the engine poisons
-// before every block and allocates to the byte.
+// Static __shared__ variables are not offered either: LLMREC_SHARED gives dynamic shared memory, which the engine
+// poisons before every block and allocates to the byte.
 #pragma once
 
 #include <algorithm>
@@ -23,22 +23,47 @@
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
-// Types ----------------------------------------------------------------------------------------------------------------
+// Types ---------------------------------------------------------------------------------------------------------------
 
-// clang-format off
-struct alignas(4) char4 { signed char x, y, z, w; };
-struct alignas(4) uchar4 { unsigned char x, y, z, w; };
-struct alignas(4) ushort2 { unsigned short x, y; };
-struct alignas(8) ushort4 { unsigned short x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) double2 { double x, y; };
-struct alignas(16) longlong2 { long long x, y; };
-struct alignas(16) ulonglong2 { unsigned long long x, y; };
+struct alignas(4) char4 {
+  signed char x, y, z, w;
+};
+struct alignas(4) uchar4 {
+  unsigned char x, y, z, w;
+};
+struct alignas(4) ushort2 {
+  unsigned short x, y;
+};
+struct alignas(8) ushort4 {
+  unsigned short x, y, z, w;
+};
+struct alignas(8) int2 {
+  int x, y;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) double2 {
+  double x, y;
+};
+struct alignas(16) longlong2 {
+  long long x, y;
+};
+struct alignas(16) ulonglong2 {
+  unsigned long long x, y;
+};
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
@@ -46,12 +71,11 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
-// clang-format on
 
 using std::max;
 using std::min;
 
-// Warp-wide operations and barriers. The file and line of the call come from default arguments --------------------------
+// Warp-wide operations and barriers. The file and line of the call come from default arguments ------------------------
 
 #define SIMT_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
@@ -85,7 +109,8 @@ void shuffle_function(Thread* const* lanes, unsigned mask) {
     const int source = shuffle_source<kind>(static_cast<int>(lane), input->argument, input->width);
     // a lane outside of the mask gives an undefined value: poison makes it seen
     if (mask >> source & 1)
-      std::memcpy(lanes[lane]->output, &static_cast<const ShuffleInput<Value>*>(lanes[source]->input)->value, sizeof(Value));
+      std::memcpy(lanes[lane]->output, &static_cast<const ShuffleInput<Value>*>(lanes[source]->input)->value,
+                  sizeof(Value));
     else
       std::memset(lanes[lane]->output, 0xFF, sizeof(Value));
   }
@@ -93,7 +118,8 @@ void shuffle_function(Thread* const* lanes, unsigned mask) {
 
 template <Shuffle kind, class Value>
 Value shuffle(unsigned mask, Value value, int argument, int width, const char* file, int line) {
-  static_assert(std::is_arithmetic_v<Value> && (sizeof(Value) == 4 || sizeof(Value) == 8), "32 and 64 bits can be shuffled");
+  static_assert(std::is_arithmetic_v<Value> && (sizeof(Value) == 4 || sizeof(Value) == 8),
+                "32 and 64 bits can be shuffled");
   const ShuffleInput<Value> input{value, argument, width};
   Value output{};
   warp_operation(mask, shuffle_function<Value, kind>, &input, &output, file, line);
@@ -122,14 +148,42 @@ Value reduce(unsigned mask, Value value, const char* file, int line) {
   return output;
 }
 
-// clang-format off
-struct Add { template <class T> T operator()(T a, T b) const { return static_cast<T>(std::make_unsigned_t<T>(a) + std::make_unsigned_t<T>(b)); } };
-struct Max { template <class T> T operator()(T a, T b) const { return a < b ? b : a; } };
-struct Min { template <class T> T operator()(T a, T b) const { return b < a ? b : a; } };
-struct And { template <class T> T operator()(T a, T b) const { return a & b; } };
-struct Or { template <class T> T operator()(T a, T b) const { return a | b; } };
-struct Xor { template <class T> T operator()(T a, T b) const { return a ^ b; } };
-// clang-format on
+struct Add {
+  template <class T>
+  T operator()(T a, T b) const {
+    return static_cast<T>(std::make_unsigned_t<T>(a) + std::make_unsigned_t<T>(b));
+  }
+};
+struct Max {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a < b ? b : a;
+  }
+};
+struct Min {
+  template <class T>
+  T operator()(T a, T b) const {
+    return b < a ? b : a;
+  }
+};
+struct And {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a & b;
+  }
+};
+struct Or {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a | b;
+  }
+};
+struct Xor {
+  template <class T>
+  T operator()(T a, T b) const {
+    return a ^ b;
+  }
+};
 
 inline void ballot_function(Thread* const* lanes, unsigned) {
   unsigned votes = 0;
@@ -177,8 +231,12 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, SIMT_CALLER) {
   simt::warp_operation(mask, simt::ballot_function, &predicate, &votes, file, line);
   return votes;
 }
-inline int __any_sync(unsigned mask, int predicate, SIMT_CALLER) { return __ballot_sync(mask, predicate, file, line) != 0; }
-inline int __all_sync(unsigned mask, int predicate, SIMT_CALLER) { return __ballot_sync(mask, predicate, file, line) == mask; }
+inline int __any_sync(unsigned mask, int predicate, SIMT_CALLER) {
+  return __ballot_sync(mask, predicate, file, line) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate, SIMT_CALLER) {
+  return __ballot_sync(mask, predicate, file, line) == mask;
+}
 template <class Value>
 unsigned __match_any_sync(unsigned mask, Value value, SIMT_CALLER) {
   unsigned same = 0;
@@ -191,25 +249,43 @@ unsigned __match_all_sync(unsigned mask, Value value, int* all_equal, SIMT_CALLE
   return *all_equal ? mask : 0;
 }
 // The __reduce_*_sync of sm_80 and newer; kernels that also run on sm_75 reduce by shuffles there.
-// clang-format off
-template <class Value> Value __reduce_add_sync(unsigned mask, Value value, SIMT_CALLER) { return simt::reduce<simt::Add>(mask, value, file, line); }
-template <class Value> Value __reduce_max_sync(unsigned mask, Value value, SIMT_CALLER) { return simt::reduce<simt::Max>(mask, value, file, line); }
-template <class Value> Value __reduce_min_sync(unsigned mask, Value value, SIMT_CALLER) { return simt::reduce<simt::Min>(mask, value, file, line); }
-inline unsigned __reduce_and_sync(unsigned mask, unsigned value, SIMT_CALLER) { return simt::reduce<simt::And>(mask, value, file, line); }
-inline unsigned __reduce_or_sync(unsigned mask, unsigned value, SIMT_CALLER) { return simt::reduce<simt::Or>(mask, value, file, line); }
-inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, SIMT_CALLER) { return simt::reduce<simt::Xor>(mask, value, file, line); }
-// clang-format on
+
+template <class Value>
+Value __reduce_add_sync(unsigned mask, Value value, SIMT_CALLER) {
+  return simt::reduce<simt::Add>(mask, value, file, line);
+}
+template <class Value>
+Value __reduce_max_sync(unsigned mask, Value value, SIMT_CALLER) {
+  return simt::reduce<simt::Max>(mask, value, file, line);
+}
+template <class Value>
+Value __reduce_min_sync(unsigned mask, Value value, SIMT_CALLER) {
+  return simt::reduce<simt::Min>(mask, value, file, line);
+}
+inline unsigned __reduce_and_sync(unsigned mask, unsigned value, SIMT_CALLER) {
+  return simt::reduce<simt::And>(mask, value, file, line);
+}
+inline unsigned __reduce_or_sync(unsigned mask, unsigned value, SIMT_CALLER) {
+  return simt::reduce<simt::Or>(mask, value, file, line);
+}
+inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, SIMT_CALLER) {
+  return simt::reduce<simt::Xor>(mask, value, file, line);
+}
+
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, SIMT_CALLER) {
   simt::warp_operation(mask, simt::barrier_function, nullptr, nullptr, file, line);
 }
 inline void __syncthreads(SIMT_CALLER) { simt::block_barrier(false, file, line); }
 inline int __syncthreads_count(int predicate, SIMT_CALLER) { return simt::block_barrier(predicate != 0, file, line); }
 inline int __syncthreads_or(int predicate, SIMT_CALLER) { return simt::block_barrier(predicate != 0, file, line) != 0; }
-inline int __syncthreads_and(int predicate, SIMT_CALLER) { return simt::block_barrier(predicate == 0, file, line) == 0; }
+inline int __syncthreads_and(int predicate, SIMT_CALLER) {
+  return simt::block_barrier(predicate == 0, file, line) == 0;
+}
 
-// Memory ---------------------------------------------------------------------------------------------------------------
+// Memory --------------------------------------------------------------------------------------------------------------
 
-// A fence orders what follows for other blocks: the race check lets an atomic after it hand over what was written before.
+// A fence orders what follows for other blocks: the race check lets an atomic after it hand over what was written
+// before.
 inline void __threadfence() { simt::fence(); }
 inline void __threadfence_block() {}
 
@@ -227,7 +303,8 @@ Value read_modify_write(Value* address, Change change) {
     std::memcpy(&old_value, &old_bits, sizeof old_value);
     new_value = change(old_value);
     std::memcpy(&new_bits, &new_value, sizeof new_bits);
-    if (__atomic_compare_exchange_n(cell, &old_bits, new_bits, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return old_value;
+    if (__atomic_compare_exchange_n(cell, &old_bits, new_bits, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+      return old_value;
   }
 }
 template <class Value>
@@ -238,32 +315,82 @@ template <class Value>
 using Same = typename Identity<Value>::type;  // keeps an argument out of template argument deduction
 }  // namespace simt
 
-// clang-format off
-template <class T> T atomicAdd(T* address, simt::Same<T> value) {
+template <class T>
+T atomicAdd(T* address, simt::Same<T> value) {
   return simt::read_modify_write(address, [value](T old) {
-    if constexpr (std::is_integral_v<T>) return simt::Add{}(old, value); else return old + value; }); }
-template <class T> T atomicSub(T* address, simt::Same<T> value) { return atomicAdd(address, static_cast<T>(0 - std::make_unsigned_t<T>(value))); }
-template <class T> T atomicMax(T* address, simt::Same<T> value) { return simt::read_modify_write(address, [value](T old) { return simt::Max{}(old, value); }); }
-template <class T> T atomicMin(T* address, simt::Same<T> value) { return simt::read_modify_write(address, [value](T old) { return simt::Min{}(old, value); }); }
-template <class T> T atomicAnd(T* address, simt::Same<T> value) { return simt::read_modify_write(address, [value](T old) { return simt::And{}(old, value); }); }
-template <class T> T atomicOr(T* address, simt::Same<T> value) { return simt::read_modify_write(address, [value](T old) { return simt::Or{}(old, value); }); }
-template <class T> T atomicExch(T* address, simt::Same<T> value) { return simt::read_modify_write(address, [value](T) { return value; }); }
-template <class T> T atomicCAS(T* address, simt::Same<T> expected, simt::Same<T> value) {
-  return simt::read_modify_write(address, [=](T old) { return old == expected ? value : old; }); }
+    if constexpr (std::is_integral_v<T>)
+      return simt::Add{}(old, value);
+    else
+      return old + value;
+  });
+}
+template <class T>
+T atomicSub(T* address, simt::Same<T> value) {
+  return atomicAdd(address, static_cast<T>(0 - std::make_unsigned_t<T>(value)));
+}
+template <class T>
+T atomicMax(T* address, simt::Same<T> value) {
+  return simt::read_modify_write(address, [value](T old) { return simt::Max{}(old, value); });
+}
+template <class T>
+T atomicMin(T* address, simt::Same<T> value) {
+  return simt::read_modify_write(address, [value](T old) { return simt::Min{}(old, value); });
+}
+template <class T>
+T atomicAnd(T* address, simt::Same<T> value) {
+  return simt::read_modify_write(address, [value](T old) { return simt::And{}(old, value); });
+}
+template <class T>
+T atomicOr(T* address, simt::Same<T> value) {
+  return simt::read_modify_write(address, [value](T old) { return simt::Or{}(old, value); });
+}
+template <class T>
+T atomicExch(T* address, simt::Same<T> value) {
+  return simt::read_modify_write(address, [value](T) { return value; });
+}
+template <class T>
+T atomicCAS(T* address, simt::Same<T> expected, simt::Same<T> value) {
+  return simt::read_modify_write(address, [=](T old) { return old == expected ? value : old; });
+}
 inline unsigned atomicInc(unsigned* address, unsigned limit) {
-  return simt::read_modify_write(address, [=](unsigned old) { return old >= limit ? 0u : old + 1; }); }
+  return simt::read_modify_write(address, [=](unsigned old) { return old >= limit ? 0u : old + 1; });
+}
 
-template <class T> T __ldg(const T* address) { return *address; }
-template <class T> T __ldcg(const T* address) { return *address; }
-template <class T> T __ldca(const T* address) { return *address; }
-template <class T> T __ldcs(const T* address) { return *address; }
-template <class T> void __stcs(T* address, T value) { *address = value; }
-template <class T> void __stcg(T* address, T value) { *address = value; }
+template <class T>
+T __ldg(const T* address) {
+  return *address;
+}
+template <class T>
+T __ldcg(const T* address) {
+  return *address;
+}
+template <class T>
+T __ldca(const T* address) {
+  return *address;
+}
+template <class T>
+T __ldcs(const T* address) {
+  return *address;
+}
+template <class T>
+void __stcs(T* address, T value) {
+  *address = value;
+}
+template <class T>
+void __stcg(T* address, T value) {
+  *address = value;
+}
 
-// Arithmetic -----------------------------------------------------------------------------------------------------------
+// Arithmetic ----------------------------------------------------------------------------------------------------------
 
 namespace simt {
-template <class To, class From> To bits_as(From from) { static_assert(sizeof(To) == sizeof(From)); To to; std::memcpy(&to, &from, sizeof to); return to; }
+template <class To, class From>
+To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
 // directed rounding, in arithmetic.cpp (compiled to honour the rounding mode); `mode` as in <cfenv>
 float add(float a, float b, int mode);
 float multiply(float a, float b, int mode);
@@ -321,7 +448,11 @@ inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 32; }
 inline int __clzll(long long x) { return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64; }
-inline unsigned __brev(unsigned x) { unsigned y = 0; for (int i = 0; i < 32; ++i) y |= (x >> i & 1u) << (31 - i); return y; }
+inline unsigned __brev(unsigned x) {
+  unsigned y = 0;
+  for (int i = 0; i < 32; ++i) y |= (x >> i & 1u) << (31 - i);
+  return y;
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
 // PTX ISA, prmt.b32: result byte i is byte (selector nibble i & 7) of {b, a}; bit 3 replicates its sign
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
@@ -335,18 +466,22 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   }
   return result;
 }
-inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) { return static_cast<unsigned>((uint64_t{high} << 32 | low) << (shift & 31) >> 32); }
-inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) { return static_cast<unsigned>((uint64_t{high} << 32 | low) >> (shift & 31)); }
+inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
+  return static_cast<unsigned>((uint64_t{high} << 32 | low) << (shift & 31) >> 32);
+}
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+  return static_cast<unsigned>((uint64_t{high} << 32 | low) >> (shift & 31));
+}
 // PTX ISA, dp4a: four products of bytes added to c, without saturation
 inline int __dp4a(int a, int b, int c) {
   unsigned sum = static_cast<unsigned>(c);
-  for (int i = 0; i < 4; ++i) sum += static_cast<unsigned>(static_cast<int8_t>(a >> 8 * i) * static_cast<int8_t>(b >> 8 * i));
+  for (int i = 0; i < 4; ++i)
+    sum += static_cast<unsigned>(static_cast<int8_t>(a >> 8 * i) * static_cast<int8_t>(b >> 8 * i));
   return static_cast<int>(sum);
 }
 inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
   for (int i = 0; i < 4; ++i) c += (a >> 8 * i & 255) * (b >> 8 * i & 255);
   return c;
 }
-// clang-format on
 
 #undef SIMT_CALLER

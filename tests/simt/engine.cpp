@@ -1,7 +1,8 @@
 // Fibers, the scheduler of a block, warp-wide operations and barriers. See engine.h.
 //
-// One lane at a time runs until it waits or ends. A scheduler gives turns to the threads of one block in the chosen order,
-// until all are done; then comes the next block. Nothing runs side by side, so a run with one order and seed is repeatable.
+// One lane at a time runs until it waits or ends. A scheduler gives turns to the threads of one block in the chosen
+// order, until all are done; then comes the next block. Nothing runs side by side, so a run with one order and seed is
+// repeatable.
 #include "engine.h"
 
 #include <sys/mman.h>
@@ -72,7 +73,7 @@ void arrange(std::vector<Value>& values) {
     for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[next_random() % i]);
 }
 
-// Switching between stacks ---------------------------------------------------------------------------------------------
+// Switching between stacks --------------------------------------------------------------------------------------------
 
 extern "C" void simt_thread_entry();
 
@@ -134,7 +135,8 @@ void to_scheduler(Thread& thread) {
 #endif
   simt_switch(&thread.stack_pointer, engine.scheduler_stack_pointer);
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(thread.sanitizer_stack, &engine.scheduler_stack_bottom, &engine.scheduler_stack_bytes);
+  __sanitizer_finish_switch_fiber(thread.sanitizer_stack, &engine.scheduler_stack_bottom,
+                                  &engine.scheduler_stack_bytes);
 #endif
 }
 
@@ -162,7 +164,7 @@ extern "C" void simt_thread_entry() {
   std::abort();  // an ended thread is never resumed
 }
 
-// Errors ---------------------------------------------------------------------------------------------------------------
+// Errors --------------------------------------------------------------------------------------------------------------
 
 std::string where(const Thread& thread) {
   return thread.file ? std::string(thread.file) + ":" + std::to_string(thread.line) : "an unknown line";
@@ -177,8 +179,8 @@ std::string describe_waiting() {
     const bool barrier = thread.state == State::at_barrier;
     char mask[16];
     std::snprintf(mask, sizeof mask, "%08x", thread.mask);
-    text += "\n  thread " + std::to_string(i) + " waits at " + (barrier ? "a block barrier" : std::string("a warp operation, mask ") + mask) +
-            ", " + where(thread);
+    text += "\n  thread " + std::to_string(i) + " waits at " +
+            (barrier ? "a block barrier" : std::string("a warp operation, mask ") + mask) + ", " + where(thread);
     ++listed;
   }
   return text;
@@ -190,7 +192,7 @@ void record_failure(const std::string& message) {
                    std::to_string(blockIdx.z) + ")" + describe_waiting();
 }
 
-// One block ------------------------------------------------------------------------------------------------------------
+// One block -----------------------------------------------------------------------------------------------------------
 
 void prepare_threads(dim3 block) {
   for (unsigned i = 0; i < engine.count; ++i) {
@@ -365,7 +367,8 @@ void warp_operation(unsigned mask, WarpFunction function, const void* input, voi
   }
   for (unsigned lane = 0; lane < kWarp; ++lane) {
     if (!lanes[lane]) continue;
-    const bool arrived = lanes[lane]->state == State::at_warp_operation && lanes[lane]->mask == mask && lanes[lane]->function == function;
+    const bool arrived = lanes[lane]->state == State::at_warp_operation && lanes[lane]->mask == mask &&
+                         lanes[lane]->function == function;
     if (!arrived) return to_scheduler(self);  // not the last: sleep until that one has computed the result
   }
   function(lanes, mask);
@@ -384,7 +387,8 @@ int block_barrier(bool predicate, const char* file, int line) {
 }
 
 void copy_async(void* to, const void* from, size_t bytes) {
-  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes) fail("cp.async: misaligned address");
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes)
+    fail("cp.async: misaligned address");
   const auto* start = static_cast<unsigned char*>(to);
   if (start < engine.shared || start + bytes > engine.shared + engine.shared_bytes)
     fail("cp.async: the destination is not in dynamic shared memory");

@@ -1,8 +1,8 @@
 // The machine under the stand-in for CUDA: runs a kernel's threads as fibers, block after block, on one CPU core.
 //
 // This header is the engine's whole interface: threads, launches, warp-wide operations, block barriers, asynchronous
-// copies. What a kernel sees (threadIdx, __shfl_sync, ...) is in device.h; what a launcher sees (cudaError_t, streams) in
-// runtime.h. The engine is compiled once, without sanitizers, so that only kernels and launchers are instrumented.
+// copies. What a kernel sees (threadIdx, __shfl_sync, ...) is in device.h; what a launcher sees (cudaError_t, streams)
+// in runtime.h. The engine is compiled once, without sanitizers, so that only kernels and launchers are instrumented.
 #pragma once
 
 #include <cstddef>
@@ -54,8 +54,8 @@ struct Thread {
   std::vector<Copy> copies;
   int copy_group = 0;
   void* sanitizer_stack = nullptr;
-  // for the race check: own time, the latest time of each lane of the warp that this thread is ordered after, and whether
-  // the thread has executed a __threadfence
+  // for the race check: own time, the latest time of each lane of the warp that this thread is ordered after, and
+  // whether the thread has executed a __threadfence
   uint32_t time = 0;
   uint32_t seen[kWarp] = {};
   bool fenced = false;
@@ -82,11 +82,11 @@ const std::string& failure();
 
 // Called by a running kernel's thread ---------------------------------------------------------------------------------
 
-Thread* current();          // null outside of a kernel
+Thread* current();  // null outside of a kernel
 unsigned char* dynamic_shared();
 size_t dynamic_shared_bytes();
-unsigned barrier_epoch();   // number of block barriers that the running block has passed
-unsigned block_number();    // position of the running block in the grid
+unsigned barrier_epoch();              // number of block barriers that the running block has passed
+unsigned block_number();               // position of the running block in the grid
 bool is_private(const void* address);  // on a thread's stack, or the engine's own record of threads
 
 // Waits for all lanes of `mask`; the last to arrive executes `function` for all of them.

@@ -76,7 +76,8 @@ __global__ void bits(const unsigned* in, unsigned* out) {
   out[3] = __popc(in[0]) + 100 * __clz(static_cast<int>(in[2])) + 10000 * __ffs(static_cast<int>(in[3]));
   out[4] = __umulhi(in[0], in[1]);
   out[5] = __funnelshift_l(in[0], in[1], 8), out[6] = __funnelshift_r(in[0], in[1], 8);
-  out[7] = static_cast<unsigned>(__dp4a(static_cast<int>(in[0]), static_cast<int>(in[1]), 5)), out[8] = __dp4a(in[0], in[1], 5u);
+  out[7] = static_cast<unsigned>(__dp4a(static_cast<int>(in[0]), static_cast<int>(in[1]), 5)),
+  out[8] = __dp4a(in[0], in[1], 5u);
   out[9] = __float_as_uint(__uint_as_float(in[0])), out[10] = __popcll(~0ull) + 100 * __clzll(1) + 10000 * __ffsll(4);
 }
 

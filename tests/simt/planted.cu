@@ -18,8 +18,10 @@ __global__ void reverse(const int* in, int* out, bool barrier) {
 __global__ void reverse_in_warp(const int* in, int* out, bool barrier) {
   LLMREC_SHARED(int, staged);
   staged[threadIdx.x] = in[threadIdx.x];
-  if (barrier) __syncwarp();
-  else __shfl_sync(kAllLanes, 0, 0);  // a shuffle lets lanes meet but orders no memory
+  if (barrier)
+    __syncwarp();
+  else
+    __shfl_sync(kAllLanes, 0, 0);  // a shuffle lets lanes meet but orders no memory
   out[threadIdx.x] = staged[31 - threadIdx.x];
 }
 
@@ -48,11 +50,15 @@ __global__ void read_at(const int* in, int* out, Memory memory, int position) {
   out[threadIdx.x] = memory == kShared ? staged[position] : memory == kGlobal ? in[position] : local[position];
 }
 
-__global__ void read_wide(const char* in, int* out, int offset) { out[0] = reinterpret_cast<const int4*>(in + offset)->x; }
+__global__ void read_wide(const char* in, int* out, int offset) {
+  out[0] = reinterpret_cast<const int4*>(in + offset)->x;
+}
 
 __global__ void count(int* counter, bool atomic) {
-  if (atomic) atomicAdd(counter, 1);
-  else *counter += 1;
+  if (atomic)
+    atomicAdd(counter, 1);
+  else
+    *counter += 1;
 }
 
 // The last block to finish adds up what all blocks left in global memory.

@@ -1,14 +1,16 @@
 // The race check: which two accesses to one byte are ordered by nothing?
 //
-// Sources under test are compiled with -fsanitize=thread but linked with this file in place of the sanitizer's library, so
-// every load and store of theirs calls us. Order within a launch comes from
+// Sources under test are compiled with -fsanitize=thread but linked with this file in place of the sanitizer's library,
+// so every load and store of theirs calls us. Order within a launch comes from
 //   - block barriers: everything before one is ordered before everything after it, for the threads of the block;
 //   - __syncwarp, for the lanes of its mask (a shuffle or vote orders nothing: the programming guide promises no more);
-//   - between blocks: a __threadfence, then an atomic; whoever reads that atomic later is ordered after the writer's block
+//   - between blocks: a __threadfence, then an atomic; whoever reads that atomic later is ordered after the writer's
+//   block
 //     up to its last block barrier, and after the writing thread up to the fence; the reader's block is from its next
 //     barrier on.
 // Two accesses that nothing orders, one of them a write, not both atomic, are a race; its launch fails with both lines.
-// Each byte remembers its last write and two reads by different threads, so a run can miss a race, but names no false one.
+// Each byte remembers its last write and two reads by different threads, so a run can miss a race, but names no false
+// one.
 #include <cxxabi.h>
 #include <dlfcn.h>
 
@@ -37,7 +39,8 @@ struct Cell {
 constexpr size_t kPage = 4096;
 using Page = std::array<Cell, kPage>;
 
-// up to which epoch the accesses of another block are known to be over, and up to which time those of one of its threads
+// up to which epoch the accesses of another block are known to be over, and up to which time those of one of its
+// threads
 struct Knowledge {
   unsigned epoch = 0, thread = 0, time = 0;
 };
@@ -47,7 +50,7 @@ unsigned launch = 0;
 std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
 uintptr_t last_page_number = ~uintptr_t{0};
 Page* last_page = nullptr;
-std::unordered_map<const void*, Known> released;  // by atomics' addresses
+std::unordered_map<const void*, Known> released;   // by atomics' addresses
 std::unordered_map<unsigned, Known> thread_knows;  // of the running block
 Known block_knows;
 unsigned block_knows_epoch = 0;
@@ -112,16 +115,18 @@ std::string describe(const Access& access, bool write) {
   Dl_info info{};
   dladdr(access.caller, &info);
   const auto offset = static_cast<const char*>(access.caller) - static_cast<const char*>(info.dli_fbase) - 1;
-  std::snprintf(text, sizeof text, "%s%s by block %u thread %u at %s+0x%lx", access.atomic ? "atomic " : "", write ? "write" : "read",
-                access.block, access.thread, info.dli_fname ? info.dli_fname : "?", static_cast<unsigned long>(offset));
+  std::snprintf(text, sizeof text, "%s%s by block %u thread %u at %s+0x%lx", access.atomic ? "atomic " : "",
+                write ? "write" : "read", access.block, access.thread, info.dli_fname ? info.dli_fname : "?",
+                static_cast<unsigned long>(offset));
   return text;
 }
 
-void check(const Access& earlier, bool earlier_writes, const Access& now, bool now_writes, const Thread& thread, bool shared) {
+void check(const Access& earlier, bool earlier_writes, const Access& now, bool now_writes, const Thread& thread,
+           bool shared) {
   if (earlier.launch != launch || (earlier.atomic && now.atomic) || ordered(earlier, thread, shared)) return;
   if (reported.size() >= 8 || !reported.insert({earlier.caller, now.caller}).second) return;
-  report += std::string(report.empty() ? "" : "\n") + "data race in " + (shared ? "shared" : "global") + " memory: " +
-            describe(earlier, earlier_writes) + ", then " + describe(now, now_writes);
+  report += std::string(report.empty() ? "" : "\n") + "data race in " + (shared ? "shared" : "global") +
+            " memory: " + describe(earlier, earlier_writes) + ", then " + describe(now, now_writes);
 }
 
 void note(const void* pointer, size_t bytes, bool write, bool atomic, void* caller) {
@@ -129,7 +134,8 @@ void note(const void* pointer, size_t bytes, bool write, bool atomic, void* call
   const auto address = reinterpret_cast<uintptr_t>(pointer);
   if (!thread || simt::is_private(pointer)) return;
   const bool shared = in_shared(address);
-  if (address - watch_start < watch_bytes || (watch_everything && !shared)) (write ? watched_writes : watched_reads) += bytes;
+  if (address - watch_start < watch_bytes || (watch_everything && !shared))
+    (write ? watched_writes : watched_reads) += bytes;
   Access now{launch, simt::block_number(), thread->index, simt::barrier_epoch(), thread->time, atomic, caller};
   for (uintptr_t byte = address; byte < address + bytes; ++byte) {
     Cell& found = cell(byte);
@@ -161,14 +167,17 @@ void note_atomic(const void* pointer, size_t bytes, bool write, void* caller) {
   learn(thread_knows[thread->index], cell_knows);
 }
 
-void access(const void* address, size_t bytes, bool write) { note(address, bytes, write, false, __builtin_return_address(0)); }
+void access(const void* address, size_t bytes, bool write) {
+  note(address, bytes, write, false, __builtin_return_address(0));
+}
 
 void warp_barrier(Thread* const* lanes, unsigned) {
   uint32_t latest[simt::kWarp] = {};
   for (unsigned l = 0; l < simt::kWarp; ++l) {
     if (!lanes[l]) continue;
     lanes[l]->seen[l] = lanes[l]->time++;
-    for (unsigned other = 0; other < simt::kWarp; ++other) latest[other] = std::max(latest[other], lanes[l]->seen[other]);
+    for (unsigned other = 0; other < simt::kWarp; ++other)
+      latest[other] = std::max(latest[other], lanes[l]->seen[other]);
   }
   for (unsigned l = 0; l < simt::kWarp; ++l)
     if (lanes[l]) std::copy(std::begin(latest), std::end(latest), lanes[l]->seen);
@@ -213,12 +222,12 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
-#define ACCESSES(bytes)                                                                                \
-  void __tsan_read##bytes(void* address) { note(address, bytes, false, false, CALLER); }               \
-  void __tsan_write##bytes(void* address) { note(address, bytes, true, false, CALLER); }               \
-  void __tsan_unaligned_read##bytes(void* address) { note(address, bytes, false, false, CALLER); }     \
-  void __tsan_unaligned_write##bytes(void* address) { note(address, bytes, true, false, CALLER); }     \
-  void __tsan_volatile_read##bytes(void* address) { note(address, bytes, false, false, CALLER); }      \
+#define ACCESSES(bytes)                                                                            \
+  void __tsan_read##bytes(void* address) { note(address, bytes, false, false, CALLER); }           \
+  void __tsan_write##bytes(void* address) { note(address, bytes, true, false, CALLER); }           \
+  void __tsan_unaligned_read##bytes(void* address) { note(address, bytes, false, false, CALLER); } \
+  void __tsan_unaligned_write##bytes(void* address) { note(address, bytes, true, false, CALLER); } \
+  void __tsan_volatile_read##bytes(void* address) { note(address, bytes, false, false, CALLER); }  \
   void __tsan_volatile_write##bytes(void* address) { note(address, bytes, true, false, CALLER); }
 ACCESSES(1)
 ACCESSES(2)
@@ -227,19 +236,19 @@ ACCESSES(8)
 ACCESSES(16)
 void __tsan_read_range(void* address, size_t bytes) { note(address, bytes, false, false, CALLER); }
 void __tsan_write_range(void* address, size_t bytes) { note(address, bytes, true, false, CALLER); }
-#define ATOMICS(bits, Bits)                                                                                                 \
-  Bits __tsan_atomic##bits##_load(const volatile Bits* address, int) {                                                      \
-    note_atomic(const_cast<const Bits*>(address), bits / 8, false, CALLER);                                                 \
-    return *address;                                                                                                        \
-  }                                                                                                                         \
-  void __tsan_atomic##bits##_store(volatile Bits* address, Bits value, int) {                                               \
-    note_atomic(const_cast<Bits*>(address), bits / 8, true, CALLER);                                                        \
-    *address = value;                                                                                                       \
-  }                                                                                                                         \
-  int __tsan_atomic##bits##_compare_exchange_strong(volatile Bits* address, Bits* expected, Bits value, int, int) {         \
-    note_atomic(const_cast<Bits*>(address), bits / 8, true, CALLER);                                                        \
-    if (*address == *expected) return *address = value, 1;                                                                  \
-    return *expected = *address, 0;                                                                                         \
+#define ATOMICS(bits, Bits)                                                                                         \
+  Bits __tsan_atomic##bits##_load(const volatile Bits* address, int) {                                              \
+    note_atomic(const_cast<const Bits*>(address), bits / 8, false, CALLER);                                         \
+    return *address;                                                                                                \
+  }                                                                                                                 \
+  void __tsan_atomic##bits##_store(volatile Bits* address, Bits value, int) {                                       \
+    note_atomic(const_cast<Bits*>(address), bits / 8, true, CALLER);                                                \
+    *address = value;                                                                                               \
+  }                                                                                                                 \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile Bits* address, Bits* expected, Bits value, int, int) { \
+    note_atomic(const_cast<Bits*>(address), bits / 8, true, CALLER);                                                \
+    if (*address == *expected) return *address = value, 1;                                                          \
+    return *expected = *address, 0;                                                                                 \
   }
 ATOMICS(8, uint8_t)
 ATOMICS(32, uint32_t)

@@ -13,7 +13,8 @@ struct SimtEvent {
 
 namespace {
 
-// Compute capability 7.5 has the least opt-in shared memory (64 KiB) of the architectures that the project is built for.
+// Compute capability 7.5 has the least opt-in shared memory (64 KiB) of the architectures that the project is built
+// for.
 constexpr size_t kSharedBytes = 48 * 1024, kSharedBytesOptIn = 64 * 1024;
 constexpr int kMultiprocessors = 4, kDevices = 2;
 
@@ -89,12 +90,18 @@ cudaError_t enqueue_launch(const void* kernel, dim3 grid, dim3 block, size_t sha
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
-    case cudaSuccess: return "cudaSuccess";
-    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
-    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
-    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
-    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
-    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorInvalidResourceHandle:
+      return "cudaErrorInvalidResourceHandle";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
   }
   return "unrecognized error";
 }
@@ -133,7 +140,8 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
     const auto* start = static_cast<const char*>(range->first);
     if (static_cast<const char*>(pointer) < start + range->second.first) device = range->second.second;
   }
-  *attributes = {device < 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice, device, const_cast<void*>(pointer), nullptr};
+  *attributes = {device < 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice, device, const_cast<void*>(pointer),
+                 nullptr};
   return cudaSuccess;
 }
 

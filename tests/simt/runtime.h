@@ -1,7 +1,7 @@
 // What a launcher or the binding finds in <cuda_runtime.h> when nvcc compiles it, as far as the project uses it.
 //
-// By default a stream executes an operation as soon as it is given. With `simt_set_deferred(1)` streams keep what they are
-// given until somebody waits for them, so that a missing wait between streams, or a result read too early, shows.
+// By default a stream executes an operation as soon as it is given. With `simt_set_deferred(1)` streams keep what they
+// are given until somebody waits for them, so that a missing wait between streams, or a result read too early, shows.
 #pragma once
 
 #include <tuple>
@@ -21,7 +21,12 @@ using cudaEvent_t = struct SimtEvent*;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3, cudaMemcpyDefault = 4 };
+enum cudaMemcpyKind {
+  cudaMemcpyHostToDevice = 1,
+  cudaMemcpyDeviceToHost = 2,
+  cudaMemcpyDeviceToDevice = 3,
+  cudaMemcpyDefault = 4
+};
 constexpr unsigned cudaEventDisableTiming = 2;
 struct cudaPointerAttributes {
   cudaMemoryType type;
@@ -69,10 +74,12 @@ struct cudaLaunchConfig_t {
 };
 
 template <class... Parameters, class... Arguments>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments... arguments) {
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
   std::tuple<Parameters...> values(arguments...);
-  return simt::enqueue_launch(reinterpret_cast<const void*>(kernel), config->gridDim, config->blockDim, config->dynamicSmemBytes,
-                              config->stream, [kernel, values] { std::apply(kernel, values); });
+  return simt::enqueue_launch(reinterpret_cast<const void*>(kernel), config->gridDim, config->blockDim,
+                              config->dynamicSmemBytes, config->stream,
+                              [kernel, values] { std::apply(kernel, values); });
 }
 
 // For tests, through ctypes.
