@@ -104,25 +104,27 @@ Status launch_scan(const SearchRequest& request, const SegmentView& segment, con
   const auto kernel = scan_segment<kScan, kQueries>;
   if (shared > 48 * 1024) LLMREC_TRY(allow_shared(kernel, shared));
   const dim3 grid(static_cast<unsigned>(request.slices), static_cast<unsigned>(divide_up(codes.count, kQueries)));
-  LLMREC_TRY(launch(kernel, grid, dim3(kScanThreads), shared, stream, request.shape, segment, codes, request.exclusions, state));
+  LLMREC_TRY(
+      launch(kernel, grid, dim3(kScanThreads), shared, stream, request.shape, segment, codes, request.exclusions, state));
   return {};
 }
 
 template <int kQueries>
-Status launch_estimates(const SearchRequest& request, const SegmentView& segment, const QueryCodes& codes, const SeedTiles& seeds,
-                        cudaStream_t stream) {
+Status launch_estimates(const SearchRequest& request, const SegmentView& segment, const QueryCodes& codes,
+                        const SeedTiles& seeds, cudaStream_t stream) {
   const size_t shared = seed_shared_bytes(kQueries, request.shape.first);
   const auto kernel = estimate_tiles<kQueries>;
   if (shared > 48 * 1024) LLMREC_TRY(allow_shared(kernel, shared));
   const int64_t blocks = divide_up(seeds.count, kWarps);
-  const dim3 grid(static_cast<unsigned>(blocks < 4096 ? blocks : 4096), static_cast<unsigned>(divide_up(codes.count, kQueries)));
+  const dim3 grid(static_cast<unsigned>(blocks < 4096 ? blocks : 4096),
+                  static_cast<unsigned>(divide_up(codes.count, kQueries)));
   LLMREC_TRY(launch(kernel, grid, dim3(kScanThreads), shared, stream, request.shape, segment, codes, seeds));
   return {};
 }
 
-#define LLMREC_PROPAGATE(...)                            \
-  do {                                                   \
-    const Status llmrec_status = (__VA_ARGS__);          \
+#define LLMREC_PROPAGATE(...)                                     \
+  do {                                                            \
+    const Status llmrec_status = (__VA_ARGS__);                   \
     if (llmrec_status.error != cudaSuccess) return llmrec_status; \
   } while (false)
 
@@ -139,17 +141,25 @@ Status scan(const SearchRequest& request, const SegmentView& segment, const Quer
   if (segment.first == nullptr) return launch_scan<Scan::kRows, 8>(request, segment, codes, state, stream);
   if (request.query_count > kFewQueries) {
     switch (group_width(request, shared_limit, 16, kTensorQueries)) {
-      case 64: return launch_scan<Scan::kTensor, 64>(request, segment, codes, state, stream);
-      case 32: return launch_scan<Scan::kTensor, 32>(request, segment, codes, state, stream);
-      case 16: return launch_scan<Scan::kTensor, 16>(request, segment, codes, state, stream);
-      default: break;  // rows too long for a tile of queries
+      case 64:
+        return launch_scan<Scan::kTensor, 64>(request, segment, codes, state, stream);
+      case 32:
+        return launch_scan<Scan::kTensor, 32>(request, segment, codes, state, stream);
+      case 16:
+        return launch_scan<Scan::kTensor, 16>(request, segment, codes, state, stream);
+      default:
+        break;  // rows too long for a tile of queries
     }
   }
   switch (group_width(request, shared_limit, 1, kFewQueries)) {
-    case 8: return launch_scan<Scan::kPacked, 8>(request, segment, codes, state, stream);
-    case 4: return launch_scan<Scan::kPacked, 4>(request, segment, codes, state, stream);
-    case 2: return launch_scan<Scan::kPacked, 2>(request, segment, codes, state, stream);
-    default: return launch_scan<Scan::kPacked, 1>(request, segment, codes, state, stream);
+    case 8:
+      return launch_scan<Scan::kPacked, 8>(request, segment, codes, state, stream);
+    case 4:
+      return launch_scan<Scan::kPacked, 4>(request, segment, codes, state, stream);
+    case 2:
+      return launch_scan<Scan::kPacked, 2>(request, segment, codes, state, stream);
+    default:
+      return launch_scan<Scan::kPacked, 1>(request, segment, codes, state, stream);
   }
 }
 
@@ -172,7 +182,8 @@ Status check(const SearchRequest& request) {
   LLMREC_REQUIRE(request.query_count >= 1 && request.slices >= 1 && request.segment_count >= 0, "sizes must be positive");
   LLMREC_REQUIRE(shape.dim >= 1, "rows must have columns");
   for (int i = 0; i < request.segment_count; ++i) {
-    LLMREC_REQUIRE(request.segments[i].count >= 0 && request.segments[i].count < (int64_t{1} << 31), "a segment holds 2^31 rows at most");
+    LLMREC_REQUIRE(request.segments[i].count >= 0 && request.segments[i].count < (int64_t{1} << 31),
+                   "a segment holds 2^31 rows at most");
     if (request.segments[i].first == nullptr) continue;
     LLMREC_REQUIRE(shape.first >= 32 && shape.first % 32 == 0 && shape.second % 64 == 0 && shape.third % 32 == 0,
                    "the stages' widths must be multiples of 32, 64 and 32");
@@ -203,8 +214,8 @@ Status search(const SearchRequest& request, void* workspace, size_t workspace_by
                        static_cast<unsigned>(divide_up(request.query_count, kRotatedQueries)));
     LLMREC_TRY(launch(rotate_queries, columns, dim3(kScanThreads), kRotateShared, stream, request.queries, request.query_count,
                       request.shape, plan, space.prepared.rotated));
-    LLMREC_TRY(launch(prepare_queries, dim3(queries), dim3(kScanThreads), kPrepareShared, stream, request.queries, request.shape, plan,
-                      space.prepared));
+    LLMREC_TRY(launch(prepare_queries, dim3(queries), dim3(kScanThreads), kPrepareShared, stream, request.queries,
+                      request.shape, plan, space.prepared));
     if (space.seeds.count > 0) LLMREC_PROPAGATE(seed(request, *seeded, codes, space, shared_limit, stream));
   }
   for (int i = 0; i < request.segment_count; ++i) {

@@ -24,11 +24,13 @@ size_t encode_workspace_bytes(const ScanShape& shape, int64_t count) {
 
 Status encode(const EncodeRequest& request, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
   const ScanShape& shape = request.shape;
-  LLMREC_REQUIRE(shape.dim >= 1 && shape.first >= 32 && shape.first % 32 == 0 && shape.second % 64 == 0 && shape.third % 32 == 0,
-                 "the stages' widths must be multiples of 32, 64 and 32");
+  LLMREC_REQUIRE(
+      shape.dim >= 1 && shape.first >= 32 && shape.first % 32 == 0 && shape.second % 64 == 0 && shape.third % 32 == 0,
+      "the stages' widths must be multiples of 32, 64 and 32");
   LLMREC_REQUIRE(request.count >= 0 && request.place >= 0, "sizes must not be negative");
   if (request.count == 0) return {};
-  LLMREC_REQUIRE(workspace != nullptr && workspace_bytes >= encode_workspace_bytes(shape, request.count), "the workspace is too small");
+  LLMREC_REQUIRE(workspace != nullptr && workspace_bytes >= encode_workspace_bytes(shape, request.count),
+                 "the workspace is too small");
   const auto scale = static_cast<float>(request.plan.scale);
   auto* const rotated = static_cast<float*>(workspace);
   for (int64_t start = 0; start < request.count; start += kRowsAtATime) {
@@ -39,13 +41,14 @@ Status encode(const EncodeRequest& request, void* workspace, size_t workspace_by
     if (request.bias != nullptr) part.bias = request.bias + start;
     if (request.plan.rotation != nullptr) {
       const dim3 grid(blocks_for(part.count, kRotateRows), blocks_for(shape.dim, kRotateThreads));
-      LLMREC_TRY(launch(rotate_rows, grid, dim3(kRotateThreads), kRotateRowsShared, stream, part.rows, part.count, shape, request.plan.mean,
-                        request.plan.rotation, scale, rotated));
+      LLMREC_TRY(launch(rotate_rows, grid, dim3(kRotateThreads), kRotateRowsShared, stream, part.rows, part.count, shape,
+                        request.plan.mean, request.plan.rotation, scale, rotated));
     } else {
-      LLMREC_TRY(launch(centre_rows, dim3(static_cast<unsigned>(part.count)), dim3(kScanThreads), 0, stream, part.rows, part.count,
-                        shape, request.plan.mean, scale, rotated));
+      LLMREC_TRY(launch(centre_rows, dim3(static_cast<unsigned>(part.count)), dim3(kScanThreads), 0, stream, part.rows,
+                        part.count, shape, request.plan.mean, scale, rotated));
     }
-    LLMREC_TRY(launch(quantise_rows, dim3(blocks_for(part.count, kScanThreads / 32)), dim3(kScanThreads), 0, stream, part, rotated));
+    LLMREC_TRY(
+        launch(quantise_rows, dim3(blocks_for(part.count, kScanThreads / 32)), dim3(kScanThreads), 0, stream, part, rotated));
   }
   return {};
 }

@@ -15,9 +15,9 @@ constexpr float kWildNorm = 1e30f, kLeastNorm = 1e-34f;
 constexpr double kWildRadii = 4.0, kLossless = 1 + 0x1p-20;
 
 // out = ((rows - mean) * scale) @ rotation. A block does 16 rows of 128 columns, 128 summands at a time.
-__global__ void __launch_bounds__(kRotateThreads) rotate_rows(const float* __restrict__ rows, int64_t count, ScanShape shape,
-                                                              const float* __restrict__ mean, const float* __restrict__ rotation,
-                                                              float scale, float* __restrict__ out) {
+__global__ void __launch_bounds__(kRotateThreads)
+    rotate_rows(const float* __restrict__ rows, int64_t count, ScanShape shape, const float* __restrict__ mean,
+                const float* __restrict__ rotation, float scale, float* __restrict__ out) {
   LLMREC_SHARED(float, centred);  // (kRotateRows, kRotationDepth)
   const int64_t first = (int64_t)blockIdx.x * kRotateRows;
   const int column = blockIdx.y * kRotateThreads + threadIdx.x;
@@ -29,7 +29,8 @@ __global__ void __launch_bounds__(kRotateThreads) rotate_rows(const float* __res
       const float centre = mean[start + threadIdx.x];
       for (int r = 0; r < kRotateRows; ++r) {
         const int64_t row = first + r;
-        centred[r * kRotationDepth + threadIdx.x] = row < count ? (rows[row * shape.dim + start + threadIdx.x] - centre) * scale : 0.0f;
+        centred[r * kRotationDepth + threadIdx.x] =
+            row < count ? (rows[row * shape.dim + start + threadIdx.x] - centre) * scale : 0.0f;
       }
     }
     __syncthreads();
@@ -51,23 +52,29 @@ __global__ void __launch_bounds__(kRotateThreads) rotate_rows(const float* __res
 }
 
 // Without a rotation: out = (rows - mean) * scale.
-__global__ void __launch_bounds__(kScanThreads) centre_rows(const float* __restrict__ rows, int64_t count, ScanShape shape,
-                                                            const float* __restrict__ mean, float scale, float* __restrict__ out) {
+__global__ void __launch_bounds__(kScanThreads)
+    centre_rows(const float* __restrict__ rows, int64_t count, ScanShape shape, const float* __restrict__ mean, float scale,
+                float* __restrict__ out) {
   const int64_t row = blockIdx.x;
   if (row >= count) return;
-  for (int c = threadIdx.x; c < shape.dim; c += kScanThreads) out[row * shape.dim + c] = (rows[row * shape.dim + c] - mean[c]) * scale;
+  for (int c = threadIdx.x; c < shape.dim; c += kScanThreads)
+    out[row * shape.dim + c] = (rows[row * shape.dim + c] - mean[c]) * scale;
 }
 
 __device__ __forceinline__ uint32_t bfloat_nearest(float value) { return (bits_as<uint32_t>(value) + 0x8000u) >> 16; }
 // The least bfloat16 that is not below `value`.
-__device__ __forceinline__ uint32_t bfloat_up(float value) { return (bits_as<uint32_t>(value) + (value > 0 ? 0xFFFFu : 0u)) >> 16; }
+__device__ __forceinline__ uint32_t bfloat_up(float value) {
+  return (bits_as<uint32_t>(value) + (value > 0 ? 0xFFFFu : 0u)) >> 16;
+}
 __device__ __forceinline__ float bfloat_value(uint32_t bits) { return bits_as<float>(bits << 16); }
 // A float not below sqrt(square) + slack.
 __device__ __forceinline__ float norm_up(double square, double slack) {
   return (float)((sqrt(square) + slack) * kLossless + (double)kLeastNorm);
 }
 
-__device__ __forceinline__ float clamp_level(float level, float low, float high) { return level < low ? low : level > high ? high : level; }
+__device__ __forceinline__ float clamp_level(float level, float low, float high) {
+  return level < low ? low : level > high ? high : level;
+}
 
 // What follows is done by one warp for one row; `values` are its rotated columns.
 
@@ -85,7 +92,12 @@ __device__ __forceinline__ float choose_step(const float* values, int start, int
   const float root = sqrtf(sum_of_lanes(total) / (float)max(1, stop - start)) + 1e-30f;
   float least = bits_as<float>(0x7F800000u), chosen = root;
   for (int choice = 0; choice < 6; ++choice) {
-    const float multiple = choice == 0 ? 1.75f : choice == 1 ? 2.1f : choice == 2 ? 2.4f : choice == 3 ? 2.7f : choice == 4 ? 3.1f : 3.6f;
+    const float multiple = choice == 0   ? 1.75f
+                           : choice == 1 ? 2.1f
+                           : choice == 2 ? 2.4f
+                           : choice == 3 ? 2.7f
+                           : choice == 4 ? 3.1f
+                                         : 3.6f;
     const float step = multiple / 7.5f * root, inverse = 1.0f / step;
     float lost = 0.0f;
     for (int c = start + lane; c < stop; c += 32) {
@@ -103,7 +115,9 @@ struct Rounding {
   double lost, stored;  // squared norms of what is lost and of what is stored
 };
 
-__device__ __forceinline__ int code4(float value, float inverse) { return (int)clamp_level(floorf(value * inverse), -8.0f, 7.0f) + 8; }
+__device__ __forceinline__ int code4(float value, float inverse) {
+  return (int)clamp_level(floorf(value * inverse), -8.0f, 7.0f) + 8;
+}
 
 __device__ __forceinline__ Rounding measure4(const float* values, int start, int stop, float step) {
   const float inverse = 1.0f / step;
@@ -142,8 +156,8 @@ __global__ void __launch_bounds__(kScanThreads, 2) quantise_rows(EncodeRequest r
   } else {
     own_bias = (request.bias == nullptr ? 0.0 : (double)request.bias[row]) - request.plan.bias_centre;
   }
-  const bool wild = !(square <= kWildRadii * kWildRadii) ||
-                    (!shape.euclidean && fabs(own_bias) > kWildRadii * request.plan.bias_radius);
+  const bool wild =
+      !(square <= kWildRadii * kWildRadii) || (!shape.euclidean && fabs(own_bias) > kWildRadii * request.plan.bias_radius);
   if (wild) {
     for (int c = lane; c < dim; c += 32) values[c] = 0.0f;
     square = 0.0, own_bias = 0.0;

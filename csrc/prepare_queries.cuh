@@ -19,8 +19,8 @@ struct PreparedQueries {
 };
 
 // rotated = (query - mean, or query) @ rotation. A block does 32 columns of 4 queries; 8 threads share a column's sum.
-__global__ void __launch_bounds__(kScanThreads) rotate_queries(const float* __restrict__ queries, int count, ScanShape shape,
-                                                               PlanView plan, double* __restrict__ rotated) {
+__global__ void __launch_bounds__(kScanThreads)
+    rotate_queries(const float* __restrict__ queries, int count, ScanShape shape, PlanView plan, double* __restrict__ rotated) {
   LLMREC_SHARED(double, partial);  // (slices, queries, columns)
   const int lane = threadIdx.x % kRotatedColumns, slice = threadIdx.x / kRotatedColumns;
   const int column = blockIdx.x * kRotatedColumns + lane, first = blockIdx.y * kRotatedQueries;
@@ -120,8 +120,8 @@ __device__ __forceinline__ double norm_of_columns(const double* z, int start, in
 }
 
 // One block a query, after `rotate_queries`.
-__global__ void __launch_bounds__(kScanThreads, 1) prepare_queries(const float* __restrict__ queries, ScanShape shape,
-                                                                PlanView plan, PreparedQueries out) {
+__global__ void __launch_bounds__(kScanThreads, 1)
+    prepare_queries(const float* __restrict__ queries, ScanShape shape, PlanView plan, PreparedQueries out) {
   LLMREC_SHARED(double, doubles);  // a double and an integer a warp
   int* const integers = reinterpret_cast<int*>(doubles + kScanThreads / kWarpLanes);
   const int query = blockIdx.x, dim = shape.dim;

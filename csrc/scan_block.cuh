@@ -21,15 +21,15 @@ struct __align__(16) FirstTerms {
 };
 
 struct ScanBlock {
-  FirstTerms* terms;    // a query
-  int4* staging;        // 32 a warp, for tensor tiles
-  int8_t* codes;        // (queries, pitch)
-  Thresholds* limits;   // a query
-  int* found;           // rows kept so far, a query
-  uint32_t* rows;       // the queue: row in the segment, bound without the tail, query
+  FirstTerms* terms;   // a query
+  int4* staging;       // 32 a warp, for tensor tiles
+  int8_t* codes;       // (queries, pitch)
+  Thresholds* limits;  // a query
+  int* found;          // rows kept so far, a query
+  uint32_t* rows;      // the queue: row in the segment, bound without the tail, query
   float* bases;
   int* queued;
-  int* tally;           // rows after the first, second, third stage, rows scored
+  int* tally;  // rows after the first, second, third stage, rows scored
   uint8_t* queries;
   int pitch;
 };
@@ -61,7 +61,8 @@ __device__ __forceinline__ ScanBlock carve_scan_block(unsigned char* shared, int
 __device__ __forceinline__ float bfloat_low(uint32_t pair) { return bits_as<float>(pair << 16); }
 __device__ __forceinline__ float bfloat_high(uint32_t pair) { return bits_as<float>(pair & 0xFFFF0000u); }
 
-// Four columns of 4-bit codes as bytes 0..15: the low nibbles of a word are columns 8 w .. 8 w + 3, the high ones the next four.
+// Four columns of 4-bit codes as bytes 0..15: the low nibbles of a word are columns 8 w .. 8 w + 3, the high ones the next
+// four.
 __device__ __forceinline__ uint32_t low_nibbles(uint32_t word) { return word & 0x0F0F0F0Fu; }
 __device__ __forceinline__ uint32_t high_nibbles(uint32_t word) { return word >> 4 & 0x0F0F0F0Fu; }
 
@@ -105,7 +106,8 @@ __device__ __forceinline__ int reserve(int* queued, int wanted) {
 
 // Integer products of the tile's rows, one a lane, with kQueries queries. Reads 16 bytes a lane and 32 columns.
 template <int kQueries>
-__device__ __forceinline__ void packed_products(const uint8_t* tile, int chunks, const int8_t* codes, int pitch, int (&sums)[kQueries]) {
+__device__ __forceinline__ void packed_products(const uint8_t* tile, int chunks, const int8_t* codes, int pitch,
+                                                int (&sums)[kQueries]) {
   const uint4* own = reinterpret_cast<const uint4*>(tile) + (threadIdx.x & 31);
 #pragma unroll 4
   for (int chunk = 0; chunk < chunks; ++chunk) {
@@ -172,8 +174,9 @@ __device__ __forceinline__ bool scan_packed_tile(const ScanBlock& block, const S
 }
 
 // Many queries: 32 rows x kQueries queries by int8 tensor-core tiles, the bound test on the accumulators.
-// Fragment of a lane (group = lane / 4, member = lane % 4): word `member` of the 16 bytes of rows group, group + 8, ...; its low
-// and high nibbles are the two halves of the 32 summed columns. Any order of the columns will do if the queries' is the same.
+// Fragment of a lane (group = lane / 4, member = lane % 4): word `member` of the 16 bytes of rows group, group + 8, ...; its
+// low and high nibbles are the two halves of the 32 summed columns. Any order of the columns will do if the queries' is the
+// same.
 template <int kQueries>
 __device__ __forceinline__ bool scan_tensor_tile(const ScanBlock& block, const SegmentView& segment, int first, int64_t tile) {
   constexpr int kColumns = kQueries / 8;
@@ -224,7 +227,8 @@ __device__ __forceinline__ bool scan_tensor_tile(const ScanBlock& block, const S
       const FirstTerms query = block.terms[8 * n + 2 * member + i];
 #pragma unroll
       for (int r = 0; r < 4; ++r) {
-        const bool kept = (allowed >> (group + 8 * r) & 1) && passes(query, rows[r], first_base(query, rows[r], sums[r >> 1][n][2 * (r & 1) + i]));
+        const bool kept = (allowed >> (group + 8 * r) & 1) &&
+                          passes(query, rows[r], first_base(query, rows[r], sums[r >> 1][n][2 * (r & 1) + i]));
         passed[i] |= (uint32_t)kept << (4 * n + r);
       }
     }

@@ -1,6 +1,6 @@
 // One pass over a segment: bound every row, complete those that pass, keep the best. Any number of segments may follow each
-// other; the rows kept and the floors carry over. Cost: first / 2 + 8 bytes a row and group of queries, one bit of `allowed`, and
-// what survivors need. Nothing is written for rows that do not pass.
+// other; the rows kept and the floors carry over. Cost: first / 2 + 8 bytes a row and group of queries, one bit of `allowed`,
+// and what survivors need. Nothing is written for rows that do not pass.
 #pragma once
 
 #include "survivors.cuh"
@@ -16,8 +16,8 @@ constexpr int kScanBlocks = kScan == Scan::kTensor && kQueries >= 32 ? 1 : 0;
 
 // Grid: (slices, groups of kQueries queries).
 template <Scan kScan, int kQueries>
-__global__ void __launch_bounds__(kScanThreads, (kScanBlocks<kScan, kQueries>)) scan_segment(ScanShape shape, SegmentView segment, QueryCodes codes,
-                                                             Exclusions exclusions, SearchState state) {
+__global__ void __launch_bounds__(kScanThreads, (kScanBlocks<kScan, kQueries>))
+    scan_segment(ScanShape shape, SegmentView segment, QueryCodes codes, Exclusions exclusions, SearchState state) {
   LLMREC_SHARED(unsigned char, shared);
   const ScanBlock block = carve_scan_block(shared, kQueries, kScan == Scan::kRows ? 0 : shape.first);
   const int first_query = blockIdx.y * kQueries, queries = min(kQueries, codes.count - first_query);
@@ -52,9 +52,12 @@ __global__ void __launch_bounds__(kScanThreads, (kScanBlocks<kScan, kQueries>)) 
   for (;;) {
     for (int step = 0; step < kTilesAStep && tile < tiles; ++step) {
       bool done;
-      if (kScan == Scan::kTensor) done = scan_tensor_tile<kQueries < 8 ? 8 : kQueries>(block, segment, shape.first, tile);
-      else if (kScan == Scan::kPacked) done = scan_packed_tile<kQueries>(block, segment, shape.first, tile, queries);
-      else done = pass_all_rows(block, segment, tile, queries);
+      if (kScan == Scan::kTensor)
+        done = scan_tensor_tile < kQueries<8 ? 8 : kQueries>(block, segment, shape.first, tile);
+      else if (kScan == Scan::kPacked)
+        done = scan_packed_tile<kQueries>(block, segment, shape.first, tile, queries);
+      else
+        done = pass_all_rows(block, segment, tile, queries);
       if (!done) break;
       tile += stride;
     }
@@ -67,7 +70,8 @@ __global__ void __launch_bounds__(kScanThreads, (kScanBlocks<kScan, kQueries>)) 
   for (int j = threadIdx.x; j < queries; j += kScanThreads) {
     state.found_counts[(int64_t)(first_query + j) * state.slices + blockIdx.x] = block.found[j];
   }
-  if (state.counts != nullptr && threadIdx.x < 4) atomicAdd(&state.counts[threadIdx.x], (unsigned long long)block.tally[threadIdx.x]);
+  if (state.counts != nullptr && threadIdx.x < 4)
+    atomicAdd(&state.counts[threadIdx.x], (unsigned long long)block.tally[threadIdx.x]);
 }
 
 }  // namespace llmrec

@@ -44,7 +44,8 @@ __device__ __forceinline__ float float_down(double value) {
   return (float)(lower < kLargestThreshold ? lower : kLargestThreshold);
 }
 
-// The least bounds that a row scoring at least `score` can have; `threshold_of` and `set_thresholds` in kernels/cpu/survivors.py.
+// The least bounds that a row scoring at least `score` can have; `threshold_of` and `set_thresholds` in
+// kernels/cpu/survivors.py.
 __device__ __forceinline__ Thresholds thresholds_of(double score, const QueryTerms& query, const double (&largest)[3],
                                                     const ScanShape& shape) {
   if (!query.usable || !(score > minus_infinity())) {
@@ -75,11 +76,11 @@ __device__ __forceinline__ T sum_lanes(unsigned mask, T value) {
 }
 
 // q . x + b, or minus the Euclidean distance, by eight neighbouring lanes, all of which get it. The order of the sums is fixed
-// (column c goes to lane c % 8, lanes are added in halves, then the columns past the last full eight): every device has the same
-// scores, bit for bit. A product of two floats is exact in double, so a fused multiply-add rounds the same; a square of a
+// (column c goes to lane c % 8, lanes are added in halves, then the columns past the last full eight): every device has the
+// same scores, bit for bit. A product of two floats is exact in double, so a fused multiply-add rounds the same; a square of a
 // difference is not, so it is rounded explicitly.
-__device__ __forceinline__ double exact_score(const float* __restrict__ row, const float* __restrict__ query, float bias, int dim,
-                                              int euclidean) {
+__device__ __forceinline__ double exact_score(const float* __restrict__ row, const float* __restrict__ query, float bias,
+                                              int dim, int euclidean) {
   const int lane = threadIdx.x & 7, full = dim & ~7;
   const unsigned mask = 0xFFu << (threadIdx.x & 24);
   double total = 0.0;
@@ -110,8 +111,10 @@ __device__ __forceinline__ bool is_excluded(const Exclusions& exclusions, int qu
   const int64_t end = high;
   while (low < high) {
     const int64_t middle = (low + high) >> 1;
-    if (exclusions.rows[middle] < row) low = middle + 1;
-    else high = middle;
+    if (exclusions.rows[middle] < row)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low < end && exclusions.rows[low] == row;
 }

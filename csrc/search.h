@@ -12,12 +12,12 @@ struct SearchRequest {
   PlanView plan;
   const SegmentView* segments;  // host array of device views, the longest first
   int32_t segment_count;
-  const float* queries;         // (query_count, dim)
+  const float* queries;  // (query_count, dim)
   int32_t query_count, k;
-  int32_t slices;               // blocks that share a query's rows
+  int32_t slices;  // blocks that share a query's rows
   Exclusions exclusions;
-  unsigned long long* counts;   // 4, added to; or null
-  double* out_scores;           // (query_count, k)
+  unsigned long long* counts;  // 4, added to; or null
+  double* out_scores;          // (query_count, k)
   int64_t* out_rows;
 };
 

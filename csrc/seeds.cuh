@@ -13,10 +13,11 @@ __host__ __device__ constexpr size_t seed_shared_bytes(int queries, int first) {
   return queries * (sizeof(FirstTerms) + code_pitch(first));
 }
 
-// The best estimate of each sampled tile and its row; -inf where no row is allowed. A warp a tile; grid: (any, groups of kQueries).
+// The best estimate of each sampled tile and its row; -inf where no row is allowed. A warp a tile; grid: (any, groups of
+// kQueries).
 template <int kQueries>
-__global__ void __launch_bounds__(kScanThreads) estimate_tiles(ScanShape shape, SegmentView segment, QueryCodes codes,
-                                                               SeedTiles seeds) {
+__global__ void __launch_bounds__(kScanThreads)
+    estimate_tiles(ScanShape shape, SegmentView segment, QueryCodes codes, SeedTiles seeds) {
   LLMREC_SHARED(unsigned char, shared);
   FirstTerms* const terms = reinterpret_cast<FirstTerms*>(shared);
   int8_t* const own_codes = reinterpret_cast<int8_t*>(terms + kQueries);
@@ -148,8 +149,8 @@ __global__ void __launch_bounds__(kScanThreads) choose_seeds(ScanShape shape, Se
     int64_t row = INT64_MAX;
     if (i < wanted) {
       row = block.chosen[i];
-      score = exact_score(segment.rows + row * shape.dim, codes.queries + (int64_t)query * shape.dim, segment.bias[row], shape.dim,
-                          shape.euclidean);
+      score = exact_score(segment.rows + row * shape.dim, codes.queries + (int64_t)query * shape.dim, segment.bias[row],
+                          shape.dim, shape.euclidean);
     }
     if ((threadIdx.x & 7) == 0) block.scores[i] = score, block.rows[i] = row;
   }

@@ -16,8 +16,8 @@ __host__ __device__ constexpr size_t select_shared_bytes(int k) {
 }
 
 // A block a query. A warp reads a slice's rows, 32 at a time; rows below the floor are skipped.
-__global__ void __launch_bounds__(kScanThreads) select_rows(SearchState state, double* __restrict__ out_scores,
-                                                            int64_t* __restrict__ out_rows) {
+__global__ void __launch_bounds__(kScanThreads)
+    select_rows(SearchState state, double* __restrict__ out_scores, int64_t* __restrict__ out_rows) {
   LLMREC_SHARED(double, scores);
   const int room = select_room(state.k), k = state.k, query = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   int64_t* const rows = reinterpret_cast<int64_t*>(scores + room);

@@ -8,8 +8,8 @@
 namespace llmrec {
 
 // A row's bound by both 4-bit stages, from the first one's without the tail; by a whole warp. Reads second / 2 + 16 bytes.
-__device__ __forceinline__ float second_bound(const ScanShape& shape, const SegmentView& segment, const QueryCodes& codes, int query,
-                                              int64_t row, float base) {
+__device__ __forceinline__ float second_bound(const ScanShape& shape, const SegmentView& segment, const QueryCodes& codes,
+                                              int query, int64_t row, float base) {
   const int lane = threadIdx.x & 31, words = shape.second / 8;
   const uint32_t* record = reinterpret_cast<const uint32_t*>(segment.second + row * (shape.second / 2 + 16));
   const int* columns = reinterpret_cast<const int*>(codes.second + (int64_t)query * shape.second);
@@ -29,8 +29,8 @@ __device__ __forceinline__ float second_bound(const ScanShape& shape, const Segm
 }
 
 // A row's bound by the int8 stage; by a whole warp. Reads third + 16 bytes.
-__device__ __forceinline__ float third_bound(const ScanShape& shape, const SegmentView& segment, const QueryCodes& codes, int query,
-                                             int64_t row) {
+__device__ __forceinline__ float third_bound(const ScanShape& shape, const SegmentView& segment, const QueryCodes& codes,
+                                             int query, int64_t row) {
   const int lane = threadIdx.x & 31, words = shape.third / 4;
   const int* own = reinterpret_cast<const int*>(segment.third + row * shape.third);
   const int* high = reinterpret_cast<const int*>(codes.third_high + (int64_t)query * shape.third);
@@ -76,7 +76,8 @@ __device__ __forceinline__ void keep_best(const SearchState& state, int* found, 
   __syncthreads();
 }
 
-// Complete the rows in the queue and empty it. Called by the whole block after a barrier; ends with one unless nothing was queued.
+// Complete the rows in the queue and empty it. Called by the whole block after a barrier; ends with one unless nothing was
+// queued.
 template <Scan kScan>
 __device__ __forceinline__ void drain(const ScanBlock& block, const ScanShape& shape, const SegmentView& segment,
                                       const QueryCodes& codes, const Exclusions& exclusions, const SearchState& state,
@@ -107,8 +108,8 @@ __device__ __forceinline__ void drain(const ScanBlock& block, const ScanShape& s
       if (own == kDropped) continue;
       const int query = first_query + own;
       const int64_t row = block.rows[e];
-      const double score = exact_score(segment.rows + row * shape.dim, codes.queries + (int64_t)query * shape.dim, segment.bias[row],
-                                       shape.dim, shape.euclidean);
+      const double score = exact_score(segment.rows + row * shape.dim, codes.queries + (int64_t)query * shape.dim,
+                                       segment.bias[row], shape.dim, shape.euclidean);
       if ((threadIdx.x & 7) != 0) continue;
       const int slot = atomicAdd(&block.found[own], 1);
       const int64_t place = ((int64_t)query * state.slices + blockIdx.x) * state.capacity + slot;
@@ -132,7 +133,8 @@ __device__ __forceinline__ void drain(const ScanBlock& block, const ScanShape& s
 
 // Raise the floors by the histograms, which all blocks fill, and turn the floors into the block's thresholds; a warp a query.
 __device__ __forceinline__ void set_thresholds(const ScanBlock& block, const ScanShape& shape, const SegmentView& segment,
-                                               const QueryCodes& codes, const SearchState& state, int first_query, int queries) {
+                                               const QueryCodes& codes, const SearchState& state, int first_query,
+                                               int queries) {
   const int lane = threadIdx.x & 31;
   for (int own = threadIdx.x >> 5; own < queries; own += kWarps) {
     const int query = first_query + own;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,18 +121,18 @@ def _contender(
 
 def _ours(rows: Float32Array, device: Device) -> tuple[Search, Callable[[Float32Array, int], dict[str, float | str]]]:
     """The kernels over device arrays: positions are ids, nothing is copied."""
-    from llmrec_fast.kernels import cpu, cuda
+    from llmrec_fast.kernels import cuda
     from llmrec_fast.kernels.codes import ScanCounts, ScanSegment, allowed_bits, panels_of
     from llmrec_fast.kernels.cuda.runtime import runtime
     from llmrec_fast.kernels.cuda.scan_codes import segment_to_device
-    from llmrec_fast.retrieval.fitting import SAMPLE_ROWS, fit_plan
+    from llmrec_fast.retrieval.fitting import fit_plan, sample_size
 
-    plan = fit_plan(rows[:: max(1, len(rows) // SAMPLE_ROWS)], None, rows=len(rows), euclidean=False)
-    codes = cpu.encode_rows(rows, plan)
-    bits = allowed_bits(len(rows), panels_of(len(rows)))
+    sample = rows[:: max(1, len(rows) // sample_size(rows.shape[1]))]
+    plan = fit_plan(sample, None, rows=len(rows), euclidean=False)
     here = runtime()
-    host = ScanSegment(0, rows, np.zeros(len(rows), np.float32), bits, codes)
+    host = ScanSegment(0, rows, np.zeros(len(rows), np.float32), allowed_bits(len(rows), panels_of(len(rows))), None)
     segment = segment_to_device(host, here, here.memory.current_place())
+    segment = replace(segment, codes=cuda.encode_rows(segment.rows.owner, plan))
 
     def search(queries: Any, _: Float32Array, k: int) -> Any:
         return cuda.bounded_search([segment], queries, k, euclidean=False)[1]

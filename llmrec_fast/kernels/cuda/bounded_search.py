@@ -81,10 +81,11 @@ def bounded_search(
     scores, positions = _results(here, out, (count, k), place)
     search = _Search(here, place, moved, euclidean, k, workspace_bytes)
     measured = None if counts is None else here.on_device("counts", np.zeros(4, np.uint64), place)
-    for start in range(0, count, search.group(count)):
+    group = search.group(count)
+    for start in range(0, count, group):
         search.launch(
             query_view.pointer + start * dim * 4,
-            min(search.group(count), count - start),
+            min(group, count - start),
             0 if starts is None else starts.pointer + start * 8,
             0 if rows is None else rows.pointer,
             0 if measured is None else measured.pointer,
@@ -222,6 +223,8 @@ def _exclusions(
 def _sorted_within(starts: Int64Array, rows: Int64Array) -> Int64Array:
     """Positions of each query in ascending order."""
     owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    if ((np.diff(rows) >= 0) | (np.diff(owner) > 0)).all():
+        return rows
     order: Int64Array = np.lexsort((rows, owner))
     return rows[order]
 
