@@ -194,6 +194,11 @@ Status check(const SearchRequest& request) {
 
 }  // namespace
 
+Status count_multiprocessors(int device, int* count) {
+  LLMREC_TRY(cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device));
+  return {};
+}
+
 size_t search_workspace_bytes(const SearchRequest& request) { return lay_out(request, nullptr).bytes; }
 
 Status search(const SearchRequest& request, void* workspace, size_t workspace_bytes, cudaStream_t stream) {

@@ -21,6 +21,9 @@ struct SearchRequest {
   int64_t* out_rows;
 };
 
+// How many multiprocessors a device has: what the number of slices should follow.
+Status count_multiprocessors(int device, int* count);
+
 // Bytes of workspace that `search` needs for a request; only sizes are looked at.
 size_t search_workspace_bytes(const SearchRequest& request);
 

@@ -48,6 +48,15 @@ inline void register_search(pybind11::module_& module) {
            "count"_a, "largest"_a);
 
   module.def(
+      "multiprocessors",
+      [](int device) {
+        int count = 0;
+        check(count_multiprocessors(device, &count));
+        return count;
+      },
+      release, "device"_a, "Multiprocessors of a device");
+
+  module.def(
       "search_workspace_bytes",
       [](const ScanShape& shape, const std::vector<SegmentView>& segments, int queries, int k, int slices) {
         SearchRequest request{};

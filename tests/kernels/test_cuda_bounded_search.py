@@ -435,3 +435,31 @@ def test_a_plan_without_rotation_and_of_many_columns(emulation: Emulation) -> No
         for count in (1, 10):
             queries = generator.standard_normal((count, 5000)).astype(np.float32)
             assert_exact(cuda, [segment], queries, 3, euclidean=False)
+
+
+@pytest.mark.skipif(not GPU, reason="needs a GPU")
+def test_a_cuda_graph_replays_a_search() -> None:
+    import cupy
+
+    from llmrec_fast.kernels import cuda
+    from llmrec_fast.kernels.cuda.runtime import runtime
+
+    rows = make_rows(5000, 64)
+    host = encoded(rows, 32, 0)
+    for count in (2, 20):
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            segment = segment_to_device(host, runtime(), runtime().memory.current_place())
+            queries = cupy.asarray(make_rows(count, 64, seed=18))
+            out = cupy.empty((count, 7)), cupy.empty((count, 7), cupy.int64)
+            cuda.bounded_search([segment], queries, 7, euclidean=False, out=out)  # finds its workspace
+            stream.begin_capture()
+            cuda.bounded_search([segment], queries, 7, euclidean=False, out=out)
+            graph = stream.end_capture()
+            fresh = make_rows(count, 64, seed=19)
+            queries.set(fresh)
+            graph.launch(stream)
+            stream.synchronize()
+        expected = reference.bounded_search([host], fresh, 7, euclidean=False)
+        np.testing.assert_array_equal(cupy.asnumpy(out[1]), expected[1])
+        np.testing.assert_array_equal(cupy.asnumpy(out[0]), expected[0])

@@ -23,9 +23,10 @@ from llmrec_fast.kernels.cuda.views import DeviceView
 
 LARGEST_K = 1024
 WORKSPACE_BYTES = 256 << 20
-# Blocks for the whole device: enough for two on each multiprocessor of the largest GPUs.
-_BLOCKS, _BLOCK_ROWS, _BLOCK_QUERIES = 288, 256, 64
-_FEW_QUERIES = 8
+# As in csrc/bounded_search.cu: how many queries a block serves. Of those that serve few, four fit on a multiprocessor, of the
+# others one or two. A slice of fewer rows than a block scans in a step is not worth a block.
+_FEW_QUERIES, _MANY_QUERIES = 8, 64
+_FEW_BLOCKS, _MANY_BLOCKS, _LEAST_ROWS = 4, 2, 256
 
 
 def bounded_search(
@@ -114,6 +115,7 @@ class _Search:
         dim = segments[0].rows.shape[1] if segments else 1
         self._shape = _shape(here, self._plan, dim, euclidean)
         self._plan_view = _plan_view(here, None if coded is None else coded.plan)
+        self._multiprocessors = here.extension.multiprocessors(place.device)
         self._rows = max((segment.count for segment in segments), default=0)
 
     def group(self, queries: int) -> int:
@@ -160,13 +162,15 @@ class _Search:
         counts.reranked += scored
         counts.bytes_read += scored * dim * 4
         if plan is not None:
-            passes = -(-queries // (_FEW_QUERIES if queries <= _FEW_QUERIES else _BLOCK_QUERIES))
+            passes = 1 if queries <= _FEW_QUERIES else -(-queries // _MANY_QUERIES)
             counts.bytes_read += total * passes * plan.first_stride // 8
             counts.bytes_read += first * plan.second_stride + second * (plan.third + 16)
 
     def _slices(self, queries: int) -> int:
-        groups = -(-queries // (_FEW_QUERIES if queries <= _FEW_QUERIES else _BLOCK_QUERIES))
-        return max(1, min(-(-_BLOCKS // groups), -(-self._rows // _BLOCK_ROWS)))
+        few = queries <= _FEW_QUERIES
+        blocks = self._multiprocessors * (_FEW_BLOCKS if few else _MANY_BLOCKS)
+        groups = 1 if few else -(-queries // _MANY_QUERIES)
+        return max(1, min(-(-blocks // groups), -(-self._rows // _LEAST_ROWS)))
 
     def _workspace_bytes(self, queries: int) -> int:
         size = self._here.extension.search_workspace_bytes(
