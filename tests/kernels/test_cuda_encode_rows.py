@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels import cpu, cuda, reference
 from llmrec_fast.kernels.codes import Codes, ScanPlan, empty_codes
-from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import runtime, using, why_unavailable
 from llmrec_fast.kernels.cuda.scan_codes import (
     blocks_of_tiles,
@@ -26,8 +24,6 @@ from llmrec_fast.kernels.reference.bounded_search import decoded_stages, first_t
 from tests.kernels.bounded_tools import plan_of, segment_of
 from tests.kernels.test_encode_rows import SHAPES, exactly_rotated, least_margins, make_rows
 from tests.simt.memory import DeviceArray, Emulation
-
-HERE = Place(0, 0)
 
 
 @pytest.fixture(autouse=True, scope="module", params=["cuda-emulated"] + ([] if why_unavailable() else ["cuda"]))
@@ -87,7 +83,7 @@ def test_appending_equals_encoding_at_once() -> None:
         np.testing.assert_array_equal(mine, other)
     np.testing.assert_array_equal(first_terms(parts), first_terms(whole))
     # behind codes that the CPU made, too
-    out = replace(empty_codes(plan, 150))
+    out = empty_codes(plan, 150)
     joined = cuda.encode_rows(rows[45:], plan, out=cpu.encode_rows(rows[:45], plan, out=out))
     np.testing.assert_array_equal(
         decoded_stages(codes_to_host(joined, here, here.memory.current_place()))[0][45:], decoded_stages(whole)[0][45:]

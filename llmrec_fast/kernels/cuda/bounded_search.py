@@ -115,7 +115,7 @@ class _Search:
         dim = segments[0].rows.shape[1] if segments else 1
         self._shape = _shape(here, self._plan, dim, euclidean)
         self._plan_view = _plan_view(here, None if coded is None else coded.plan)
-        self._multiprocessors = here.extension.multiprocessors(place.device)
+        self._multiprocessors = int(here.extension.multiprocessors(place.device))
         self._rows = max((segment.count for segment in segments), default=0)
 
     def group(self, queries: int) -> int:
