@@ -292,6 +292,8 @@ def refuse_misuse(search: Any, segment: Any, queries: DeviceArray, emulation: Em
     for k in (0, 1025):
         with pytest.raises(InvalidInput, match="k must be 1 to 1024"):
             search([segment], queries, k, euclidean=False)
+    with pytest.raises(InvalidInput, match="made for inner products, not for Euclidean distance"):
+        search([segment], queries, 3, euclidean=True)
     with pytest.raises(InvalidInput, match="queries must be float32"):
         search([segment], DeviceArray(np.zeros((2, 64))), 3, euclidean=False)
     with pytest.raises(InvalidInput, match="contiguous"):

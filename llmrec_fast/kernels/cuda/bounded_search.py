@@ -112,6 +112,9 @@ class _Search:
         self._views = [_segment_view(here, segment) for segment in self._segments]
         coded = next((segment.codes for segment in segments if segment.codes is not None), None)
         self._plan = None if coded is None else coded.plan.plan
+        if self._plan is not None and self._plan.euclidean != euclidean:
+            kinds = {True: "Euclidean distance", False: "inner products"}
+            raise InvalidInput(f"the codes were made for {kinds[self._plan.euclidean]}, not for {kinds[euclidean]}")
         dim = segments[0].rows.shape[1] if segments else 1
         self._shape = _shape(here, self._plan, dim, euclidean)
         self._plan_view = _plan_view(here, None if coded is None else coded.plan)
