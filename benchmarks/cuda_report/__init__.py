@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.cuda_report.compiled import Compilation, Kernel, compile_all
 from benchmarks.cuda_report.rooflines import DEVICES, works
+from benchmarks.cuda_report.shared_memory import find_shared_bytes
 from benchmarks.harness import Comparison
 from benchmarks.report import Cell, Report, Target
 
@@ -46,7 +47,11 @@ def run(arguments: argparse.Namespace) -> Report:
         )
     else:
         with tempfile.TemporaryDirectory() as folder:
-            _add_compilation(report, compile_all(nvcc, architectures, arguments.keep or Path(folder)), architectures)
+            compilation = compile_all(nvcc, architectures, arguments.keep or Path(folder))
+        shared, missing = ({}, "left out by --quick") if arguments.quick else find_shared_bytes()
+        if missing:
+            report.missing["emulated runtime"] = f"no dynamic shared memory: {missing}"
+        _add_compilation(report, compilation, architectures, shared)
     report.notes.append(
         "Limits are predictions from data sheets, never measurements: launches, latency and survivors come on top. "
         "The rate of DP4A is an assumption (64 a clock and multiprocessor)."
@@ -70,7 +75,9 @@ def run(arguments: argparse.Namespace) -> Report:
     return report
 
 
-def _add_compilation(report: Report, compilation: Compilation, architectures: list[str]) -> None:
+def _add_compilation(
+    report: Report, compilation: Compilation, architectures: list[str], shared: dict[str, int]
+) -> None:
     kernels = compilation.kernels
     streams = [
         kernel for kernel in kernels if kernel.name.startswith(CODE_STREAMS) and kernel.integer_products != "none"
@@ -100,18 +107,19 @@ def _add_compilation(report: Report, compilation: Compilation, architectures: li
         local = sum(kernel.sass_instructions["local"] for kernel in kernels if kernel.sass_instructions)
         report.targets.append(_at_most("accesses to local memory in the SASS", local, "instructions"))
     report.notes += [f"warning: {line}" for line in compilation.warnings]
-    report.cells += [_cell(kernel) for kernel in sorted(kernels, key=lambda k: (k.name, int(k.architecture)))]
+    report.cells += [_cell(kernel, shared) for kernel in sorted(kernels, key=lambda k: (k.name, int(k.architecture)))]
 
 
 def _at_most(name: str, reached: float, unit: str) -> Target:
     return Target(name, reached, 0, at_least=False, unit=unit)
 
 
-def _cell(kernel: Kernel) -> Cell:
+def _cell(kernel: Kernel, shared: dict[str, int]) -> Cell:
     figures: dict[str, float | str] = {
         "registers": kernel.registers,
         "warps a multiprocessor holds by registers": _warps(kernel.registers),
         "static shared bytes": kernel.static_shared,
+        "dynamic shared bytes": shared.get(kernel.mangled, "not known"),
         "stack bytes": kernel.stack,
         "spilled bytes": kernel.spill_stores + kernel.spill_loads,
         "loads in the PTX, by bytes": _widths(kernel.ptx_loads),

@@ -35,6 +35,7 @@ class Kernel:
 
     name: str
     architecture: str
+    mangled: str = ""
     registers: int = 0
     static_shared: int = 0
     stack: int = 0
@@ -113,7 +114,7 @@ def read_ptxas(log: str) -> Iterator[Kernel]:
     kernel = None
     for line in log.splitlines():
         if entry := _ENTRY.search(line):
-            kernel = Kernel(entry[1], entry[2])
+            kernel = Kernel(entry[1], entry[2], mangled=entry[1])
             yield kernel
         elif kernel is not None and (properties := _PROPERTIES.search(line)):
             kernel.stack, kernel.spill_stores, kernel.spill_loads = map(int, properties.groups())

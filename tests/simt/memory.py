@@ -132,6 +132,12 @@ class Emulation:
         self.controls.simt_watched_writes.restype = ctypes.c_uint64
         return int(self.controls.simt_watched_writes())
 
+    def shared_bytes(self) -> dict[str, int]:
+        """For each kernel launched so far, by its mangled name, the most dynamic shared memory it was launched with."""
+        self.controls.simt_shared_bytes.restype = ctypes.c_char_p
+        pairs = (line.split() for line in self.controls.simt_shared_bytes().decode().splitlines())
+        return {name: int(size) for name, size in pairs}
+
     @contextmanager
     def no_launches(self) -> Iterator[None]:
         """Fails the test if a kernel is launched meanwhile."""

@@ -1,6 +1,8 @@
 // The host side of the stand-in: streams, events, launches with the limits of the least of the supported devices.
 #include "runtime.h"
 
+#include <dlfcn.h>
+
 #include <deque>
 #include <map>
 #include <mutex>
@@ -32,6 +34,7 @@ std::unordered_map<const void*, size_t> shared_limits;
 std::map<const void*, std::pair<size_t, int>> devices;
 bool deferred = false;
 int launches = 0;
+std::unordered_map<const void*, size_t> largest_shared;  // dynamic shared memory of each kernel's launches so far
 cudaError_t last_error = cudaSuccess;
 int current_device = 0;
 
@@ -82,7 +85,12 @@ cudaError_t enqueue_launch(const void* kernel, dim3 grid, dim3 block, size_t sha
   const auto limit = shared_limits.find(kernel);
   if (shared_bytes > std::max(kSharedBytes, limit == shared_limits.end() ? size_t{0} : limit->second))
     return remember(cudaErrorInvalidValue);
-  ++launches;
+  {
+    const std::lock_guard<std::recursive_mutex> lock(mutex);
+    ++launches;
+    size_t& largest = largest_shared[kernel];
+    largest = std::max(largest, shared_bytes);
+  }
   return enqueue(stream, [=] { return run(grid, block, shared_bytes, body) ? cudaSuccess : cudaErrorLaunchFailure; });
 }
 
@@ -183,6 +191,16 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 extern "C" {
 void simt_set_order(int order, uint64_t seed) { simt::set_order(static_cast<simt::Order>(order), seed); }
 int simt_launches() { return launches; }
+const char* simt_shared_bytes() {
+  const std::lock_guard<std::recursive_mutex> lock(mutex);
+  static std::string text;
+  text.clear();
+  for (const auto& [kernel, bytes] : largest_shared) {
+    Dl_info info{};
+    if (dladdr(kernel, &info) && info.dli_sname) text += info.dli_sname + (" " + std::to_string(bytes)) + "\n";
+  }
+  return text.c_str();
+}
 void simt_set_deferred(int value) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
   deferred = value != 0;

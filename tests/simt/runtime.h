@@ -86,6 +86,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 extern "C" {
 void simt_set_order(int order, uint64_t seed);  // 0 ascending, 1 descending, 2 random
 void simt_set_deferred(int deferred);
+// A line for each kernel launched so far: its symbol and the most dynamic shared memory it was launched with.
+const char* simt_shared_bytes();
 int simt_launches();  // since the library was loaded
 // memory of another device, or of the host (-1): pointers outside of all ranges belong to device 0
 void simt_set_device(const void* start, size_t bytes, int device);
