@@ -119,7 +119,7 @@ def _cell(kernel: Kernel, shared: dict[str, int]) -> Cell:
         "registers": kernel.registers,
         "warps a multiprocessor holds by registers": _warps(kernel.registers),
         "static shared bytes": kernel.static_shared,
-        "dynamic shared bytes": shared.get(kernel.mangled, "not known"),
+        "dynamic shared bytes": str(shared.get(kernel.mangled, "not known")),
         "stack bytes": kernel.stack,
         "spilled bytes": kernel.spill_stores + kernel.spill_loads,
         "loads in the PTX, by bytes": _widths(kernel.ptx_loads),

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -134,13 +136,36 @@ def test_few_long_segments_are_cut_in_pieces_and_joined_in_order(emulation, segm
     assert emulation.extension.pool_workspace_bytes(segments=segments, positions=3000, columns=8, mode=0) > 0
 
 
-def test_offsets_beyond_four_gigabytes():
+def untouched(rows: int, columns: int) -> np.ndarray:
+    """A matrix of zeros that takes memory only where it is touched."""
+    without_reserve = 0x4000  # MAP_NORESERVE
+    pages = mmap.mmap(-1, rows * columns * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | without_reserve)
+    return np.frombuffer(pages, np.float32).reshape(rows, columns)
+
+
+def test_pool_reads_beyond_32_bits_of_offset():
     columns, row = 64, 2**26 + 5  # element 2^32 + 320 of the table
-    pages = mmap.mmap(-1, (row + 1) * columns * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
-    table = np.frombuffer(pages, np.float32).reshape(-1, columns)
+    table = untouched(row + 1, columns)
     table[row] = np.arange(columns)
     result = cuda.pool(DeviceArray(table), [row], [1], mode="sum")
     np.testing.assert_array_equal(host(result)[0], np.arange(columns))
+
+
+def test_fuse_writes_beyond_32_bits_of_offset(emulation):
+    block, out = table_of(2, 8), untouched(2, 2**31 + 8)
+    emulation.extension.fuse(
+        device=0,
+        stream=0,
+        block=block.ctypes.data,
+        element=0,
+        rows=2,
+        columns=8,
+        root=1.0,
+        out=out.ctypes.data,
+        out_columns=out.shape[1],
+        first_column=2**31,
+    )
+    np.testing.assert_allclose(out[:, 2**31 :], reference.fuse([block], [1.0]), atol=4e-7)
 
 
 # -- cost ---------------------------------------------------------------------------------------------------------------
@@ -200,6 +225,20 @@ def test_we_wait_for_the_stream_that_an_array_interface_names(emulation):
             result = host(second)
             emulation.extension.synchronize(0, 7)
         assert np.array_equal(result, expected) == right
+
+
+def test_tensors_of_pytorch_run_on_its_current_stream(emulation, monkeypatch):
+    class Tensor(DLPackArray):
+        __module__ = "torch"
+
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(current_stream=lambda device: SimpleNamespace(cuda_stream=55 + device))
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    emulation.memory.place = Place(0, 3)
+    tensor, other = Tensor(table_of(3, 4)), DLPackArray(np.array([0]))
+    cuda.pool(tensor, other, [3])
+    assert (tensor.streams, other.streams) == ([55], [55])
 
 
 def test_nothing_waits_for_the_device_when_the_result_stays_there(emulation):

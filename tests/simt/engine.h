@@ -2,7 +2,7 @@
 //
 // This header is the engine's whole interface: threads, launches, warp-wide operations, block barriers, asynchronous
 // copies. What a kernel sees (threadIdx, __shfl_sync, ...) is in device.h; what a launcher sees (cudaError_t, streams)
-// in runtime.h. The engine is compiled once, without sanitizers, so that only kernels and launchers are instrumented.
+// in runtime.h. In the race check the engine is not instrumented, so that only kernels and launchers report to it.
 #pragma once
 
 #include <cstddef>
