@@ -390,12 +390,12 @@ def reserved(size: int, dtype: type, last: np.ndarray) -> DeviceView:
 @pytest.mark.parametrize("count", [2, 9])
 @pytest.mark.parametrize("coded", [True, False])
 def test_offsets_beyond_32_bits(emulation: Emulation, count: int, coded: bool) -> None:
-    """Rows and codes whose elements are more than 2^31 (bytes: more than 2^32) before the only rows that are allowed."""
+    """Every array has more than 2^31 bytes before the only rows that are allowed; the rows, more than 2^32 values."""
     from llmrec_fast.kernels import cuda
 
-    total, own = 34_000_000 // 512 * 512, 512
-    rows = make_rows(own, 64)
-    segment = encoded(rows, 32, 64)
+    total, own, dim = 46_000_000 // 512 * 512, 512, 150
+    rows = make_rows(own, dim)
+    segment = encoded(rows, 96, 64)
     near = segment_to_device(segment, emulation.runtime, Place(0, 0))
     assert segment.codes is not None
     assert near.codes is not None
@@ -411,13 +411,13 @@ def test_offsets_beyond_32_bits(emulation: Emulation, count: int, coded: bool) -
         near,
         base=5,
         count=total,
-        rows=replace(reserved(total * 64, np.float32, rows), shape=(total, 64)),
+        rows=replace(reserved(total * dim, np.float32, rows), shape=(total, dim)),
         bias=reserved(total, np.float32, segment.bias),
         allowed=reserved(total // 8, np.uint8, segment.allowed),
         codes=codes if coded else None,
     )
-    assert total * 64 > 2**31
-    queries = make_rows(count, 64, seed=17)
+    assert total * min(plan.first_stride // 8, plan.second_stride, plan.third) > 2**31
+    queries = make_rows(count, dim, seed=17)
     with using(emulation.runtime):
         scores, positions = cuda.bounded_search([far], queries, 6, euclidean=False)
     expected_scores, expected_positions = reference.bounded_search([segment], queries, 6, euclidean=False)
