@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,9 +59,15 @@ def supported(nvcc: str) -> list[str]:
 
 
 def choose_architectures(
-    environment: Mapping[str, str], nvcc: str | None, present: list[str], known: list[str]
+    environment: Mapping[str, str],
+    nvcc: str | None,
+    present: list[str],
+    list_known: Callable[[str], list[str]] = supported,
 ) -> tuple[str, ...]:
-    """For which architectures the extension is built; empty: it is not built. Raises `BuildError`."""
+    """For which architectures the extension is built; empty: it is not built. Raises `BuildError`.
+
+    `nvcc` is not run, through `list_known`, where nothing is built: a broken one must not stop a plain install.
+    """
     wanted = environment.get("LLMREC_CUDA", "auto").strip() or "auto"
     if wanted not in ("auto", "0", "1"):
         raise BuildError(f"LLMREC_CUDA must be auto, 1 or 0; got {wanted!r}")
@@ -70,6 +76,7 @@ def choose_architectures(
         return ()
     if nvcc is None:
         raise BuildError("LLMREC_CUDA=1 needs nvcc (CUDA toolkit 12 or 13) on the PATH or in CUDA_HOME; none was found")
+    known = list_known(nvcc)
     if unknown := [arch for arch in named if arch not in known]:
         raise BuildError(f"LLMREC_CUDA_ARCHS: {nvcc} does not know {', '.join(unknown)}; it knows {', '.join(known)}")
     default = present if wanted == "auto" else ARCHITECTURES
@@ -111,7 +118,7 @@ class BuildCuda(build_ext):
 def extensions() -> list[Extension]:
     """The CUDA extension, or nothing where it is not wanted."""
     nvcc = find_nvcc(os.environ)
-    architectures = choose_architectures(os.environ, nvcc, gpus(), supported(nvcc) if nvcc else [])
+    architectures = choose_architectures(os.environ, nvcc, gpus())
     if not architectures:
         return []
     # largest first: the last one to be compiled should not be the longest
