@@ -7,6 +7,7 @@ sizes are small because of it. Few queries take the path of dp4a, more than eigh
 from __future__ import annotations
 
 import mmap
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -181,6 +182,19 @@ def test_queries_are_cut_in_groups_that_keep_to_the_workspace(kernels: Any) -> N
     )
     np.testing.assert_array_equal(positions, expected[1])
     np.testing.assert_array_equal(scores, expected[0])
+
+
+@once
+@pytest.mark.parametrize("least_rows", [32, 100_000])
+def test_the_number_of_slices_does_not_change_the_answer(
+    kernels: Any, least_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmrec_fast.kernels.cuda import bounded_search as module
+
+    monkeypatch.setattr(sys.modules[module.__module__], "_LEAST_ROWS", least_rows)
+    rows = make_rows(900, 64)
+    for count in (3, 30):
+        assert_exact(kernels, [encoded(rows, 32, 0)], make_rows(count, 64, seed=20), 40, euclidean=False)
 
 
 # -- cost ---------------------------------------------------------------------------------------------------------------

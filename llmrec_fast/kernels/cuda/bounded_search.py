@@ -22,7 +22,7 @@ from llmrec_fast.kernels.cuda.scan_codes import DevicePlan, DeviceSegment, segme
 from llmrec_fast.kernels.cuda.views import DeviceView
 
 LARGEST_K = 1024
-WORKSPACE_BYTES = 256 << 20
+WORKSPACE_BYTES = 512 << 20
 # As in csrc/bounded_search.cu: how many queries a block serves. Of those that serve few, four fit on a multiprocessor, of the
 # others one or two. A slice of fewer rows than a block scans in a step is not worth a block.
 _FEW_QUERIES, _MANY_QUERIES = 8, 64
@@ -124,7 +124,7 @@ class _Search:
     def group(self, queries: int) -> int:
         """How many queries go into one launch, so that the workspace keeps to its limit."""
         size = max(1, queries)
-        while size > 1 and self._workspace_bytes(size) > self._limit:
+        while size > 1 and self._cut(size)[1] > self._limit:
             size = -(-size // 2)
         return size
 
@@ -133,7 +133,8 @@ class _Search:
     ) -> None:
         """Search `count` queries; all arguments but it are pointers."""
         place = self._place
-        with self._here.workspace(self._workspace_bytes(count), place) as (workspace, size):
+        slices, needed = self._cut(count)
+        with self._here.workspace(needed, place) as (workspace, size):
             self._here.extension.search(
                 device=place.device,
                 stream=place.stream,
@@ -143,7 +144,7 @@ class _Search:
                 queries=queries,
                 query_count=count,
                 k=self._k,
-                slices=self._slices(count),
+                slices=slices,
                 excluded_starts=starts,
                 excluded_rows=rows,
                 counts=counts,
@@ -169,17 +170,19 @@ class _Search:
             counts.bytes_read += total * passes * plan.first_stride // 8
             counts.bytes_read += first * plan.second_stride + second * (plan.third + 16)
 
-    def _slices(self, queries: int) -> int:
+    def _cut(self, queries: int) -> tuple[int, int]:
+        """Slices of the rows, and the workspace they need: as many as keep to the limit, but a block a multiprocessor."""
         few = queries <= _FEW_QUERIES
-        blocks = self._multiprocessors * (_FEW_BLOCKS if few else _MANY_BLOCKS)
         groups = 1 if few else -(-queries // _MANY_QUERIES)
-        return max(1, min(-(-blocks // groups), -(-self._rows // _LEAST_ROWS)))
-
-    def _workspace_bytes(self, queries: int) -> int:
-        size = self._here.extension.search_workspace_bytes(
-            shape=self._shape, segments=self._views, queries=queries, k=self._k, slices=self._slices(queries)
-        )
-        return int(size)
+        blocks = _FEW_BLOCKS if few else _MANY_BLOCKS
+        while True:
+            slices = max(1, min(-(-blocks * self._multiprocessors // groups), -(-self._rows // _LEAST_ROWS)))
+            size = self._here.extension.search_workspace_bytes(
+                shape=self._shape, segments=self._views, queries=queries, k=self._k, slices=slices
+            )
+            if blocks == 1 or size <= self._limit:
+                return slices, int(size)
+            blocks //= 2
 
 
 def _shape(here: Runtime, plan: ScanPlan | None, dim: int, euclidean: bool) -> Any:
