@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,32 @@ def test_the_whole_suite_but_its_peers(emulation: Emulation, tmp_path: Path, mon
     assert {m["contender"] for cell in found["cells"] for m in cell["measurements"]} == {"llmrec_fast"}
     assert found["cells"][0]["figures"]["reranked a query"] >= 5
     assert "pooling" in report.markdown()
+
+
+class FakeBruteForce:
+    """An engine of the GPU in NumPy; `asked` rows and fewer at a time."""
+
+    def build(self, rows: DeviceArray, metric: str) -> np.ndarray:
+        assert metric == "inner_product"
+        return rows._host
+
+    def search(self, rows: np.ndarray, queries: DeviceArray, k: int) -> tuple[None, DeviceArray]:
+        if len(queries._host) > 1:
+            raise MemoryError("no room for so many scores")
+        scores = queries._host.astype(np.float64) @ rows.T.astype(np.float64)
+        return None, DeviceArray(np.argsort(-scores, axis=1)[:, :k])
+
+
+def test_peers_take_part_while_they_can(emulation: Emulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "QUICK_POOL_SHAPES", ())
+    modules: Any = {"cuvs.neighbors.brute_force": FakeBruteForce(), "faiss": SimpleNamespace()}
+    with using(emulation.runtime):
+        report = gpu.measure(EmulatedDevice(emulation), modules, arguments(tmp_path), [])
+    one, many = report.cells
+    assert {m.contender for m in one.comparison.measurements} == {"llmrec_fast", "cuvs"}
+    assert {m.contender for m in many.comparison.measurements} == {"llmrec_fast"}
+    assert any("no room" in note for note in many.comparison.notes)
+    assert any(note.startswith("faiss is left out") for note in report.notes)
 
 
 def test_wrong_answers_are_not_timed(emulation: Emulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,17 +46,20 @@ def run(
     """Add one cell to `report` for every (queries, k) over `count` rows."""
     dataset = make(count, dimension, max(settings.queries), settings.vectors)
     answers = oracle.find(dataset.rows, dataset.queries, max(settings.k))
-    ours, statistics = _ours(dataset.rows, device)
-    engines, notes = _peers(dataset.rows, device, modules)
-    report.notes += notes
+    shared = device.upload(dataset.rows)  # one copy for all who can work on it
+    ours, statistics = _ours(dataset.rows, shared, device)
+    engines = _peers(dataset.rows, shared, modules, report.notes)
     one_pass = 2 * dataset.rows.nbytes / device.bandwidth()
     for k in settings.k:
         for asked in settings.queries:
-            field = {OURS: ours, **engines}
-            contenders = [
-                _contender(name, search, dataset.queries, asked, k, answers, device) for name, search in field.items()
-            ]
+            notes: list[str] = []
+            contenders = [_contender(OURS, ours, dataset.queries, asked, k, answers, device)]
+            for name, search in engines.items():
+                contender = _contender(name, search, dataset.queries, asked, k, answers, device)
+                if _works(contender, notes):
+                    contenders.append(contender)
             comparison = compare(contenders, neutral, effort)
+            comparison.notes += notes
             labels = {"data": _kind(settings), "N": count, "d": dimension, "Q": asked, "k": k}
             figures = statistics(dataset.queries[:asked], k)
             figures["one float32 pass, ms"] = 1e3 * one_pass
@@ -119,7 +122,19 @@ def _contender(
     return Contender(name, call, check, ours=name == OURS)
 
 
-def _ours(rows: Float32Array, device: Device) -> tuple[Search, Callable[[Float32Array, int], dict[str, float | str]]]:
+def _works(contender: Contender, notes: list[str]) -> bool:
+    """Whether a first call ends without an error, such as of memory; else a note says which."""
+    try:
+        contender.call(0)
+    except (RuntimeError, MemoryError) as error:
+        notes.append(f"{contender.name} is left out: {error}")
+        return False
+    return True
+
+
+def _ours(
+    rows: Float32Array, shared: Any, device: Device
+) -> tuple[Search, Callable[[Float32Array, int], dict[str, float | str]]]:
     """The kernels over device arrays: positions are ids, nothing is copied."""
     from llmrec_fast.kernels import cuda
     from llmrec_fast.kernels.codes import ScanCounts, ScanSegment, allowed_bits, panels_of
@@ -130,9 +145,15 @@ def _ours(rows: Float32Array, device: Device) -> tuple[Search, Callable[[Float32
     sample = rows[:: max(1, len(rows) // sample_size(rows.shape[1]))]
     plan = fit_plan(sample, None, rows=len(rows), euclidean=False)
     here = runtime()
-    host = ScanSegment(0, rows, np.zeros(len(rows), np.float32), allowed_bits(len(rows), panels_of(len(rows))), None)
-    segment = segment_to_device(host, here, here.memory.current_place())
-    segment = replace(segment, codes=cuda.encode_rows(segment.rows.owner, plan))
+    place = here.memory.current_place()
+    bits = allowed_bits(len(rows), panels_of(len(rows)))
+    host = ScanSegment(0, rows[:0], np.zeros(len(rows), np.float32), bits, None)
+    segment = replace(
+        segment_to_device(host, here, place),
+        count=len(rows),
+        rows=here.on_device("rows", shared, place),
+        codes=cuda.encode_rows(shared, plan),
+    )
 
     def search(queries: Any, _: Float32Array, k: int) -> Any:
         return cuda.bounded_search([segment], queries, k, euclidean=False)[1]
@@ -150,32 +171,31 @@ def _ours(rows: Float32Array, device: Device) -> tuple[Search, Callable[[Float32
     return search, statistics
 
 
-def _peers(rows: Float32Array, device: Device, modules: Modules) -> tuple[dict[str, Search], list[str]]:
-    """The engines that can be had, and a note for each that fails on these rows."""
-    builders: dict[str, tuple[str, Callable[[Any, Float32Array, Device, Modules], Search]]] = {
+def _peers(rows: Float32Array, shared: Any, modules: Modules, notes: list[str]) -> dict[str, Search]:
+    """The engines that can be had; `notes` gets a line for each that fails on these rows."""
+    builders: dict[str, tuple[str, Callable[[Any, Float32Array, Any, Modules], Search]]] = {
         "cuvs": ("cuvs.neighbors.brute_force", _cuvs),
         "faiss": ("faiss", _faiss),
         "torch": ("torch", _torch),
         "cupy": ("cupy", _cupy),
     }
     engines: dict[str, Search] = {}
-    notes: list[str] = []
     for name, (module, build) in builders.items():
         if module not in modules:
             continue  # the report names it as missing
         try:
-            engines[name] = build(modules[module], rows, device, modules)
-        except (RuntimeError, MemoryError, AttributeError) as error:
+            engines[name] = build(modules[module], rows, shared, modules)
+        except (RuntimeError, MemoryError, AttributeError, AssertionError) as error:  # built without CUDA, or no room
             notes.append(f"{name} is left out at {rows.shape}: {error}")
-    return engines, notes
+    return engines
 
 
-def _cuvs(brute_force: Any, rows: Float32Array, device: Device, modules: Modules) -> Search:
-    index = brute_force.build(device.upload(rows), metric="inner_product")
+def _cuvs(brute_force: Any, rows: Float32Array, shared: Any, modules: Modules) -> Search:
+    index = brute_force.build(shared, metric="inner_product")
     return lambda queries, _, k: brute_force.search(index, queries, k)[1]
 
 
-def _faiss(faiss: Any, rows: Float32Array, device: Device, modules: Modules) -> Search:
+def _faiss(faiss: Any, rows: Float32Array, shared: Any, modules: Modules) -> Search:
     """`GpuIndexFlatIP`. Given Torch tensors where its adapter can be had, else host arrays, which it copies itself."""
     resources = faiss.StandardGpuResources()  # AttributeError: this faiss was built without CUDA
     flat = faiss.GpuIndexFlatIP(resources, rows.shape[1])
@@ -187,8 +207,8 @@ def _faiss(faiss: Any, rows: Float32Array, device: Device, modules: Modules) -> 
     return lambda queries, _, k: flat.search(torch.from_dlpack(queries), k)[1]
 
 
-def _torch(torch: Any, rows: Float32Array, device: Device, modules: Modules) -> Search:
-    tensor = torch.from_numpy(rows).cuda()  # RuntimeError: this torch was built without CUDA
+def _torch(torch: Any, rows: Float32Array, shared: Any, modules: Modules) -> Search:
+    tensor = torch.from_dlpack(shared)  # RuntimeError: this torch was built without CUDA
 
     def search(queries: Any, _: Float32Array, k: int) -> Any:
         wanted = torch.from_dlpack(queries)
@@ -199,13 +219,11 @@ def _torch(torch: Any, rows: Float32Array, device: Device, modules: Modules) -> 
     return search
 
 
-def _cupy(cupy: Any, rows: Float32Array, device: Device, modules: Modules) -> Search:
-    array = cupy.asarray(rows)
-
+def _cupy(cupy: Any, rows: Float32Array, shared: Any, modules: Modules) -> Search:
     def search(queries: Any, _: Float32Array, k: int) -> Any:
         size, parts = _block(len(rows)), []
         for start in range(0, len(queries), size):
-            scores = queries[start : start + size] @ array.T
+            scores = queries[start : start + size] @ shared.T
             top = cupy.argpartition(-scores, k - 1, axis=1)[:, :k]
             order = cupy.argsort(-cupy.take_along_axis(scores, top, axis=1), axis=1)
             parts.append(cupy.take_along_axis(top, order, axis=1))
