@@ -17,6 +17,7 @@ from benchmarks.threads import available_cores
 
 SUITES = {
     "cuda-report": "what the compiler made of the CUDA kernels, and the limits that data sheets set (needs nvcc, no GPU)",
+    "dropin": "the modules of llmrec_fast.compat against the libraries they stand in for",
     "encode": "texts per second of the encoder against sentence-transformers",
     "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",

@@ -34,7 +34,7 @@ def read_exclusions(exclude: Exclusions, queries: int) -> tuple[Int64Array, Int6
                 f"exclude indptr must have {queries + 1} values that rise from 0 to {len(ids)} (the number of ids); "
                 f"got {len(indptr)} values"
             )
-        return indptr, ids
+        return indptr.copy(), ids  # Numba would compile every kernel again for a read-only array
     parts = [as_int64(ids, f"exclude[{query}]") for query, ids in enumerate(exclude)]
     if len(parts) != queries:
         raise InvalidInput(f"exclude must have one array of ids for each of the {queries} queries; got {len(parts)}")

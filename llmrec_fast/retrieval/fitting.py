@@ -9,6 +9,7 @@ minimise the modelled time of a search over the sample.
 from __future__ import annotations
 
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 
@@ -22,8 +23,10 @@ _COST_QUERIES, _COST_ROWS = 32, 6144
 _TYPICAL_K = 20
 # A 4-bit grid of the best step loses this part of a normal variable's norm; an int8 query this much of its own.
 _ROUNDING, _QUERY_ROUNDING = 0.108, 0.0065
+# Codes and norms may take this part of the float32 rows (narrow rows cannot keep to it).
+_LARGEST_SHARE = 0.4
 # Nanoseconds of one thread: a byte of the scan; a survivor's visit to the second stage, to the third, and per byte of it.
-_SCAN_BYTE, _SECOND_VISIT, _THIRD_VISIT, _VISIT_BYTE = 0.048, 40.0, 60.0, 0.2
+_SCAN_BYTE, _SECOND_VISIT, _THIRD_VISIT, _VISIT_BYTE = 0.06, 40.0, 60.0, 0.2
 
 
 def sample_size(dim: int) -> int:
@@ -110,10 +113,7 @@ def _choose_widths(rows: Float32Array, queries: Float32Array, total: int) -> tup
     if padded <= 64:
         return padded, 0
     blocks = padded // 32
-    scores = queries @ rows.T
-    rank = int(np.clip(round(_TYPICAL_K * len(rows) / max(total, 1)), 1, max(1, len(rows) // 4)))
-    # a query is one of the rows: its own score does not count
-    threshold = -np.partition(-scores, min(rank, scores.shape[1] - 1), axis=1)[:, rank : rank + 1]
+    threshold = _typical_thresholds(queries @ rows.T, total)
     rows = rows[:: max(1, len(rows) // _COST_ROWS)]
     row_tails = np.sqrt(np.maximum(_tail_energy(rows), 0))
     query_tails = np.sqrt(np.maximum(_tail_energy(queries), 0))
@@ -138,7 +138,8 @@ def _choose_widths(rows: Float32Array, queries: Float32Array, total: int) -> tup
     candidates = [block for block in range(2, blocks + 1) if block % max(1, blocks // 24) == 0 or block == blocks]
     best = min(candidates, key=lambda block: _SCAN_BYTE * (block * 16 + 8) + left_after([block]) * (_SECOND_VISIT + 15))
     flat_cost = _SCAN_BYTE * (blocks * 16 + 8) + left_after([blocks]) * third
-    seconds = range(2, blocks - best + 1, 2)
+    room = int(_LARGEST_SHARE * 4 * dim) - (best * 16 + 8) - (padded + 16) - 16
+    seconds = range(2, min(blocks - best, max(2, room // 16)) + 1, 2)
     costs = {
         second: _SCAN_BYTE * (best * 16 + 8) + after_second(best, second) + left_after([best, best + second]) * third
         for second in seconds
@@ -146,6 +147,23 @@ def _choose_widths(rows: Float32Array, queries: Float32Array, total: int) -> tup
     if not costs or min(costs.values()) >= flat_cost:
         return padded, 0
     return best * 32, min(costs, key=lambda second: costs[second]) * 32
+
+
+def _typical_thresholds(scores: Float32Array, total: int) -> Float64Array:
+    """(queries, 1): what the k-th best of `total` rows will score, from the scores of a sample.
+
+    The sample's own best stands for a higher part of the rows than k of all do; the normal distribution's quantiles say how
+    far apart the two are. Scores of real vectors have heavier tails, so the true threshold is rather higher.
+    """
+    sample = scores.shape[1]
+    part = min(0.25, _TYPICAL_K / max(total, 1))
+    rank = int(np.clip(round(part * sample), 1, sample - 1))
+    # a query is one of the rows: its own score does not count
+    seen = -np.partition(-scores, rank, axis=1)[:, rank : rank + 1].astype(np.float64)
+    mean = scores.mean(axis=1, keepdims=True, dtype=np.float64)
+    normal = NormalDist()
+    stretch = normal.inv_cdf(1 - part) / normal.inv_cdf(1 - min(0.25, rank / sample))
+    return np.asarray(mean + (seen - mean) * stretch)
 
 
 def _tail_energy(vectors: Float32Array) -> Float64Array:

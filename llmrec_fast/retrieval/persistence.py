@@ -89,7 +89,7 @@ def build_on_disk(
     """
     writer = FolderWriter(path)
     count, dim = vectors.shape
-    biases = np.zeros(count, np.float32) if bias is None else bias
+    biases = np.zeros(count, np.float32) if bias is None else bias.copy()
     codes = None
     if count >= LEAST_FITTED_ROWS:
         chosen = np.arange(0, count, max(1, count // sample_size(dim)))
@@ -117,7 +117,7 @@ def build_on_disk(
         else np.zeros((0, dim), np.float32)
     )
     live = allowed_bits(count, panels_of(count))
-    segment = Segment(0, count, rows, biases, ids, live, count, filled[0])
+    segment = Segment(0, count, rows, biases, ids.copy(), live, count, filled[0])
     segments = (segment,) if count else ()
     fit = None if filled[0] is None else Fit.of(filled[0].plan, segments)
     snapshot = Snapshot(segments, IdMap().added(ids, 0), fit)

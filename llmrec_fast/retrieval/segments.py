@@ -61,7 +61,9 @@ class Segment:
         bits = self.live
         if allowed is not None:
             bits = bits & allowed_bits(self.count, panels_of(self.count), allowed)
-        return ScanSegment(self.base, self.rows[: self.count], self.bias[: self.count], bits, self.codes)
+        # as a plain array: Numba takes long to look at a subclass such as memmap
+        rows = np.asarray(self.rows[: self.count])
+        return ScanSegment(self.base, rows, self.bias[: self.count], bits, self.codes)
 
 
 @dataclass(frozen=True)

@@ -13,5 +13,5 @@ def warmup() -> None:
     rows = np.random.default_rng(0).standard_normal((LEAST_FITTED_ROWS, 16), dtype=np.float32)
     for part in (rows, rows[:64]):
         index = Index.build(part, metric="dot")
-        for queries in (1, 8):
+        for queries in (1, 8, 32):
             index.search(part[:queries], 3)

@@ -19,6 +19,7 @@ def test_shims_import_no_peer() -> None:
         "import llmrec_fast.compat.faiss\n"
         "import llmrec_fast.compat.sentence_transformers\n"
         "import llmrec_fast.compat.ranx\n"
+        "import llmrec_fast.compat.implicit\n"
         f"print([peer for peer in {PEERS!r} if peer in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

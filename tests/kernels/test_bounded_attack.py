@@ -62,11 +62,9 @@ CASES = [
     (1, 32, 0),
     (7, 32, 0),
     (64, 32, 64),
-    (96, 32, 64),
     (130, 64, 64),
-    (384, 160, 128),
-    (384, 384, 0),
-    (400, 192, 192),
+    (192, 192, 0),
+    (200, 96, 128),
 ]
 
 
@@ -98,11 +96,11 @@ def test_bounds_hold_at_every_magnitude(magnitude: float, euclidean: bool) -> No
         assert violations(instruction_set(), segment_of(rows, codes), scaled).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("first", "second"), [(160, 128), (384, 0)])
+@pytest.mark.parametrize(("first", "second"), [(64, 64), (192, 0)])
 def test_bounds_are_not_looser_than_they_need_to_be(first: int, second: int) -> None:
     """The reference evaluates the bounds without float32 and without the query's rounding: they must hold, and be tight."""
     generator = np.random.default_rng(5)
-    rows = decaying(generator, 512, 384)
+    rows = decaying(generator, 512, 192)
     codes = encode_rows(rows, plan_of(rows, first, second))
     queries = attacking_queries(codes, rows, generator)
     gaps = []

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count, as_matrix
+from llmrec_fast.compat.ties import MISSING_SCORE, larger_position_first
 from llmrec_fast.errors import InvalidInput
 
 METRIC_INNER_PRODUCT = 0
@@ -14,9 +15,6 @@ METRIC_L2 = 1
 METRIC_L1 = 2
 METRIC_Linf = 3
 METRIC_Lp = 4
-
-# FAISS documents +/- infinity for missing rows and returns the largest float32, so that is what callers compare with
-_FARTHEST = np.float32(np.finfo(np.float32).max)
 
 
 class FaissError(InvalidInput, RuntimeError, AssertionError):
@@ -52,17 +50,16 @@ def as_faiss_distances(scores: Float64Array, positions: Int64Array, metric: int)
     """Scores of `Index.search` as FAISS's float32 distances, rows reordered as FAISS orders ties.
 
     For inner products equal float32 values come with the larger label first, for L2 with the smaller; which of them are
-    among the k best has been decided already. Missing rows are -1 with -/+ 3.4028235e38.
+    among the k best has been decided already. Missing rows are -1 with -/+ 3.4028235e38: FAISS documents infinities there and
+    returns the largest float32, so that is what callers compare with.
     """
+    if metric == METRIC_INNER_PRODUCT:
+        return larger_position_first(scores, positions)
     missing = positions < 0
     with np.errstate(over="ignore"):
-        if metric == METRIC_INNER_PRODUCT:
-            distances = np.where(missing, -_FARTHEST, scores).astype(np.float32)
-            order = np.lexsort((-positions, -distances, missing))
-        else:
-            squared = np.square(np.where(missing, 0.0, scores))
-            distances = np.where(missing, _FARTHEST, squared).astype(np.float32)
-            order = np.lexsort((positions, distances, missing))
+        squared = np.square(np.where(missing, 0.0, scores))
+        distances = np.where(missing, -MISSING_SCORE, squared).astype(np.float32)
+    order = np.lexsort((positions, distances, missing))
     return np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
 
 

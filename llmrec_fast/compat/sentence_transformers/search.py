@@ -9,10 +9,13 @@ import numpy as np
 
 from llmrec_fast.arrays import as_count
 from llmrec_fast.compat.exact_search import best_rows
+from llmrec_fast.compat.sentence_transformers.corpus_index import CorpusIndex
 from llmrec_fast.compat.sentence_transformers.similarity import cos_sim, dot_score, euclidean_sim, pytorch_cos_sim
 from llmrec_fast.compat.sentence_transformers.tensors import as_pair, as_rows
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.retrieval.result import Metric
+
+_corpus = CorpusIndex()
 
 ScoreFunction = Callable[[Any, Any], Any]
 
@@ -39,7 +42,8 @@ def semantic_search(
     """The `top_k` corpus rows that score highest for each query.
 
     Exact: rows are ordered by float64 scores, equal scores by smaller corpus_id (sentence-transformers leaves ties to
-    torch.topk and a heap). The two chunk sizes change no answer and are not needed here.
+    torch.topk and a heap). The two chunk sizes change no answer and are not needed here. A corpus that comes a second time
+    is indexed, which takes a while, and answers quickly from then on; the index lives as long as the caller's corpus object.
 
     Parameters
     ----------
@@ -62,7 +66,7 @@ def semantic_search(
     k = min(as_count(top_k, "top_k"), len(rows))
     if k == 0:
         return [[] for _ in queries]
-    found = best_rows(queries, rows, k, _metric(score_function))
+    found = _corpus.search(corpus_embeddings, rows, queries, k, _metric(score_function))
     return [
         [{"corpus_id": corpus_id, "score": score} for corpus_id, score in zip(ids, scores, strict=True)]
         for ids, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)

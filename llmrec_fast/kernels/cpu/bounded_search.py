@@ -24,8 +24,10 @@ from llmrec_fast.kernels.cpu.survivors import SCORE_ALL, SEARCHABLE, finish, see
 from llmrec_fast.kernels.threads import available_cores, get_threads, run_parallel, split_range
 
 SCRATCH_BYTES = 64 << 20
-_GROUP, _FLAT_GROUP = 16, 32
-_CHUNK, _FLAT_CHUNK = 4, 1
+# Queries that share a pass, and panels that are finished at a time. On flat spectra nearly every int8 row is needed by
+# some query of a group, so larger groups read them less often; with two stages, bounds that stay in the cache matter more.
+_GROUP, _FLAT_GROUP = 16, 64
+_CHUNK, _FLAT_CHUNK = 4, 2
 # Handing work to another thread costs 20 to 40 microseconds; a panel and query take 0.2 to 1.
 _LEAST_PANELS_A_THREAD = 64
 _LEAST_BYTES_A_THREAD = 2 << 20
@@ -184,10 +186,9 @@ class _GroupSearch:
             [
                 (
                     self._isa, first, last, self._heaps.scores.shape[1], start * PANEL_ROWS, segment.base, panels, bounds,
-                    best, self._indptr, self._excluded, codes.mean_rounding, codes.mean_tail, queries.first_weights,
-                    codes.third, codes.third_terms, plan.third, queries.third, queries.third_weights, segment.rows,
-                    segment.bias, self._euclidean, queries.wide, queries.numbers, largest, known, least, finer, status,
-                    self._counts[-1],
+                    best, self._indptr, self._excluded, codes.third, codes.third_terms, plan.third, queries.third,
+                    queries.third_weights, segment.rows, segment.bias, self._euclidean, queries.wide, queries.numbers,
+                    largest, known, least, finer, status, self._counts[-1],
                 )
                 for first, last in shares
             ],

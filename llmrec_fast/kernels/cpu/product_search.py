@@ -43,7 +43,7 @@ def product_search(
     reranked = np.zeros(len(queries), np.int64)
     wide = queries.astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    products = np.empty((_QUERIES, _ROWS), np.float32)
+    products = np.empty(_QUERIES * _ROWS, np.float32)
     scanned = 0
     for segment in segments:
         for start in range(0, len(segment.rows), _ROWS):
@@ -51,7 +51,7 @@ def product_search(
             row_norms = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
             for first in range(0, len(queries), _QUERIES):
                 last = min(first + _QUERIES, len(queries))
-                product = products[: last - first, : len(block)]
+                product = products[: (last - first) * len(block)].reshape(last - first, len(block))
                 with np.errstate(over="ignore", invalid="ignore"):
                     np.matmul(queries[first:last], block.T, out=product)
                 run_parallel(

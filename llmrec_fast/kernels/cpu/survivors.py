@@ -153,25 +153,57 @@ def set_thresholds(
     return SEARCHABLE
 
 
+@jit(inline=True)
+def _leader(bounds: np.ndarray, at: int) -> tuple[int, int]:
+    """(step, bound) of the row with the largest bound in a lane that begins at `at`: rows at, at + 8, ... of a panel."""
+    leader, top = np.int64(-1), np.int64(-32768)
+    for step in range(64):
+        bound = np.int64(bounds[at + step * 8])
+        if bound > top:
+            leader, top = step, bound
+    return leader, top
+
+
 @jit()
 def _exclude(
-    excluded: Int64Array, origin: int, rows: int, query: int, mean_slack: float, bounds: np.ndarray, best: Float32Array
+    isa: Any,
+    excluded: Int64Array,
+    base: int,
+    origin: int,
+    rows: int,
+    query: int,
+    bounds: np.ndarray,
+    best: Float32Array,
+    third_codes: np.ndarray,
+    third_terms: Float32Array,
+    third: int,
+    query_codes: np.ndarray,
+    third_weights: Float32Array,
+    unit: float,
 ) -> None:
-    """Excluded rows fall below every threshold, and the lanes that they may have led get a new leader."""
+    """Excluded rows fall below every threshold, and a lane that one of them may have led gets a new leader's estimate."""
     queries = best.shape[1]
+    headless = np.empty(len(excluded), np.int64)
+    count = 0
     for row in excluded:
-        local = row - origin
-        if 0 <= local < rows:
-            bounds[((local >> 9) * queries + query) * 512 + (local & 511)] = -32768
-    for row in excluded:
-        local = row - origin
+        local = row - base - origin
         if 0 <= local < rows:
             panel, lane = local >> 9, local & 7
-            at = (panel * queries + query) * 512 + lane
-            top = np.int64(-32768)
-            for step in range(64):
-                top = max(top, np.int64(bounds[at + step * 8]))
-            best[panel, query, lane] = np.float32(top - mean_slack) if top > -32768 else np.float32(-np.inf)
+            at = (panel * queries + query) * 512 + (local & 511)
+            # a leader's estimate is not above its own bound
+            if np.float32(bounds[at]) + np.float32(_SECOND_UNITS) >= best[panel, query, lane]:
+                headless[count] = panel * 8 + lane
+                count += 1
+            bounds[at] = -32768
+    for i in range(count):
+        panel, lane = headless[i] >> 3, headless[i] & 7
+        step, _ = _leader(bounds, (panel * queries + query) * 512 + lane)
+        estimate = np.float32(-np.inf)
+        if step >= 0:
+            row = origin + panel * 512 + step * 8 + lane
+            bound = third_bound(isa, third_codes, third_terms, row, third, query_codes, third_weights, query)
+            estimate = np.float32((bound - third_weights[query, 1] * third_terms[row * 4 + 1]) / unit)
+        best[panel, query, lane] = estimate
 
 
 @jit()
@@ -199,9 +231,6 @@ def seed(
     best: Float32Array,
     indptr: Int64Array,
     excluded: Int64Array,
-    mean_rounding: float,
-    mean_tail: float,
-    first_weights: Float32Array,
     third_codes: np.ndarray,
     third_terms: Float32Array,
     third: int,
@@ -219,53 +248,43 @@ def seed(
     status: np.ndarray,
     counts: Int64Array,
 ) -> None:
-    """Apply exclusions, then find a lower bound of the k-th best score: the k-th best of a few promising rows' exact scores.
+    """Apply exclusions, then find a lower bound of the k-th best score: the k-th best exact score of a few promising rows.
 
-    `known` is a lower bound found so far (-inf if none). Rows are local to the segment, which begins at row `base` of
-    the index; bounds and best begin at its row `origin`.
+    These are the rows of the lanes with the best estimates, a few more than k of them. `known` is a lower bound found so
+    far (-inf if none). Rows are local to the segment, which begins at row `base` of the index; bounds and best begin at
+    its row `origin`.
     """
     queries = best.shape[1]
     dim = rows.shape[1]
-    wanted = k + k // 5 + 12
-    values, lanes = np.empty(wanted), np.empty(wanted, np.int64)
-    found, keys = np.empty(wanted, np.int64), np.empty(wanted)
+    wanted = k + k // 6 + 10
+    values, lanes, found = np.empty(wanted), np.empty(wanted, np.int64), np.empty(wanted, np.int64)
+    scores, scored = np.empty(k), np.empty(k, np.int64)
     for j in range(first_query, stop_query):
         if status[j] != SEARCHABLE:
             continue
         if indptr[j + 1] > indptr[j]:
-            slack = first_weights[j, 2] * mean_rounding + first_weights[j, 3] * mean_tail
-            own = excluded[indptr[j] : indptr[j + 1]]
-            _exclude(own, base + origin, panels * 512, j, slack, bounds, best)
+            _exclude(
+                isa, excluded[indptr[j] : indptr[j + 1]], base, origin, panels * 512, j, bounds, best,
+                third_codes, third_terms, third, query_codes, third_weights, numbers[j, 0],
+            )  # fmt: skip
         size = _best_lanes(best, j, panels, values, lanes)
         count = 0
         for i in range(size):
             panel, lane = lanes[i] >> 3, lanes[i] & 7
-            row, top = np.int64(-1), np.int16(-32768)
-            for step in range(64):
-                bound = bounds[(panel * queries + j) * 512 + step * 8 + lane]
-                if bound > top:
-                    top, row = bound, origin + panel * 512 + step * 8 + lane
-            if row >= 0:
-                found[count] = row
+            step, _ = _leader(bounds, (panel * queries + j) * 512 + lane)
+            if step >= 0:
+                found[count] = origin + panel * 512 + step * 8 + lane
                 count += 1
-        score = known[j]
         if count >= k:
+            size = 0
             for i in range(count):
-                if i + _PREFETCH_THIRD < count:
-                    for line in range(0, third, 64):
-                        prefetch(third_codes, found[i + _PREFETCH_THIRD] * third + line)
-                keys[i] = -third_bound(isa, third_codes, third_terms, found[i], third, query_codes, third_weights, j)
-            order = np.argsort(keys[:count])
-            take = min(count, k + k // 8 + 4)
-            for i in range(take):
-                if i + _PREFETCH_ROWS < take:
-                    prefetch_row(rows, found[order[i + _PREFETCH_ROWS]])
-                values[i] = exact_score(rows, found[order[i]], wide, j, bias, euclidean)
-            values[:take].sort()
-            score = max(score, values[take - k])
-            counts[j, 3] += take
-        known[j] = score
-        status[j] = set_thresholds(score, j, numbers, largest, euclidean, dim, least, finer)
+                if i + _PREFETCH_ROWS < count:
+                    prefetch_row(rows, found[i + _PREFETCH_ROWS])
+                score = exact_score(rows, found[i], wide, j, bias, euclidean)
+                size = push(scores, scored, size, score, found[i])
+            known[j] = max(known[j], scores[0])
+            counts[j, 3] += count
+        status[j] = set_thresholds(known[j], j, numbers, largest, euclidean, dim, least, finer)
 
 
 @jit()
