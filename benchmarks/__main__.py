@@ -1,7 +1,7 @@
 """`python -m benchmarks SUITE`: parse the command line, run one suite, write its report.
 
-A suite is a module of this package with `add_arguments(parser)` and `run(arguments) -> Report`. Only the suite that is
-asked for is imported, so that one suite never needs the peers of another.
+A suite is a module of this package (named with _ for -) with `add_arguments(parser)` and `run(arguments) -> Report`. Only
+the suite that is asked for is imported, so that one suite never needs the peers of another.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import Path
 from benchmarks.threads import available_cores
 
 SUITES = {
+    "cuda-report": "what the compiler made of the CUDA kernels, and the limits that data sheets set (needs nvcc, no GPU)",
     "dropin": "the modules of llmrec_fast.compat against the libraries they stand in for",
     "encode": "texts per second of the encoder against sentence-transformers",
     "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
+    "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",
     "pool": "token pooling against the NumPy expression and torch",
     "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",
 }
@@ -32,14 +34,14 @@ def main(words: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Compare llmrec_fast with its peers on this machine.\n\n"
-        + "\n".join(f"  {name:<10} {what}" for name, what in SUITES.items())
+        + "\n".join(f"  {name:<12} {what}" for name, what in SUITES.items())
         + '\n\nPeers are installed by: pip install ".[bench]"',
     )
     parser.add_argument("suite", choices=SUITES)
     if not words or words[0] not in SUITES:
         parser.parse_args(words)  # prints help or says what is wrong, and exits
         parser.error(f"the suite comes first: {', '.join(SUITES)}")
-    suite = importlib.import_module(f"benchmarks.{words[0]}")
+    suite = importlib.import_module(f"benchmarks.{words[0].replace('-', '_')}")
     parser.add_argument("--quick", action="store_true", help="small inputs and few repetitions: minutes become seconds")
     parser.add_argument(
         "--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the report (default: %(default)s)"

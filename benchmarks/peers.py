@@ -8,6 +8,8 @@ from types import ModuleType
 
 # module -> distribution that pip installs
 DISTRIBUTION = {
+    "cupy": "cupy-cuda12x",
+    "cuvs.neighbors.brute_force": "cuvs-cu12",
     "faiss": "faiss-cpu",
     "fastembed": "fastembed",
     "hnswlib": "hnswlib",

@@ -30,6 +30,10 @@ class DeviceUnavailable(LLMRecError, RuntimeError):
     """A device was asked for by name and cannot be used; the message says what is missing."""
 
 
+class CudaError(LLMRecError, RuntimeError):
+    """The CUDA runtime reported an error; the message names the source line, the call and the error."""
+
+
 class CorruptFile(LLMRecError, OSError):
     """A file is truncated, damaged or not what its checksum says; the message names the file."""
 

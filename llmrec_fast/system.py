@@ -44,9 +44,19 @@ def _devices() -> dict[str, str]:
         encoding = 'kernels only; encoding needs ONNX Runtime: pip install "llmrec-fast[cpu]"'
     else:
         encoding = "ready"
-    driver = shutil.which("nvidia-smi") or os.path.exists("/proc/driver/nvidia/version")
-    gpu = "an NVIDIA driver is present" if driver else "no NVIDIA driver"
-    return {"cpu": encoding, "cuda": f"not available: this version has no CUDA extension ({gpu})"}
+    return {"cpu": encoding, "cuda": _cuda()}
+
+
+def _cuda() -> str:
+    """What a GPU call would say: the GPUs and what the extension was built for, or what is missing and how to get it."""
+    from llmrec_fast.kernels.cuda import runtime
+
+    if (reason := runtime.why_unavailable()) is not None:
+        driver = shutil.which("nvidia-smi") or os.path.exists("/proc/driver/nvidia/version")
+        return f"not available: {reason} ({'an NVIDIA driver is present' if driver else 'no NVIDIA driver here'})"
+    extension = runtime.runtime().extension
+    version = f"{extension.cuda_version // 1000}.{extension.cuda_version % 1000 // 10}"
+    return f"ready: GPUs: {extension.device_count()}; extension of CUDA {version} for sm {extension.architectures}"
 
 
 def _processor() -> str:

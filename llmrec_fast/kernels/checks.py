@@ -46,31 +46,44 @@ def check_pool(
     rows = check_rows(table, "table")
     start_array = as_int64(starts, "starts")
     length_array = as_int64(lengths, "lengths", length=len(start_array))
-    if mode not in POOL_MODES:
-        raise InvalidInput(f"mode must be one of {', '.join(POOL_MODES)}; got {mode!r}")
+    check_mode(mode, weighted=weights is not None)
     index_array = None if index is None else as_int64(index, "index")
     positions = len(rows) if index_array is None else len(index_array)
-    if len(start_array):
-        # positions - lengths cannot overflow, starts + lengths could
-        outside = (start_array < 0) | (length_array < 0) | (start_array > positions - length_array)
-        if outside.any():
-            segment = int(np.argmax(outside))
-            raise InvalidInput(
-                f"segment {segment} starts at {start_array[segment]} with length {length_array[segment]}, "
-                f"outside the {positions} positions of {'table' if index_array is None else 'index'}"
-            )
-    if index_array is not None and len(index_array):
-        low, high = int(index_array.min()), int(index_array.max())
-        if low < 0 or high >= len(rows):
-            bad = low if low < 0 else high
-            raise InvalidInput(f"index holds {bad}, outside the {len(rows)} rows of table")
-    weight_array = None
-    if weights is not None:
-        if mode not in _WEIGHTED_MODES:
-            raise InvalidInput(f"weights go with the modes {' and '.join(_WEIGHTED_MODES)}, not with {mode!r}")
-        weight_array = as_vector(weights, "weights", length=positions)
+    check_segments(start_array, length_array, positions, "table" if index_array is None else "index")
+    if index_array is not None:
+        check_index(index_array, len(rows))
+    weight_array = None if weights is None else as_vector(weights, "weights", length=positions)
     shape = (len(start_array), rows.shape[1])
     return PoolArguments(rows, start_array, length_array, index_array, weight_array, check_out(out, shape))
+
+
+def check_mode(mode: str, *, weighted: bool) -> None:
+    """Raise unless `mode` is one of `POOL_MODES`, and one that takes weights where there are any."""
+    if mode not in POOL_MODES:
+        raise InvalidInput(f"mode must be one of {', '.join(POOL_MODES)}; got {mode!r}")
+    if weighted and mode not in _WEIGHTED_MODES:
+        raise InvalidInput(f"weights go with the modes {' and '.join(_WEIGHTED_MODES)}, not with {mode!r}")
+
+
+def check_segments(starts: Int64Array, lengths: Int64Array, positions: int, of: str) -> None:
+    """Raise unless every segment lies within the `positions` of the argument `of`."""
+    # positions - lengths cannot overflow, starts + lengths could
+    outside = (starts < 0) | (lengths < 0) | (starts > positions - lengths)
+    if outside.any():
+        segment = int(np.argmax(outside))
+        raise InvalidInput(
+            f"segment {segment} starts at {starts[segment]} with length {lengths[segment]}, "
+            f"outside the {positions} positions of {of}"
+        )
+
+
+def check_index(index: Int64Array, rows: int) -> None:
+    """Raise unless every number in `index` is a row of a table of `rows` rows."""
+    if len(index):
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= rows:
+            bad = low if low < 0 else high
+            raise InvalidInput(f"index holds {bad}, outside the {rows} rows of table")
 
 
 def check_fuse(
@@ -80,17 +93,27 @@ def check_fuse(
     if not len(blocks):
         raise InvalidInput("fuse needs at least one block")
     arrays = [check_rows(block, f"blocks[{position}]") for position, block in enumerate(blocks)]
-    rows = len(arrays[0])
-    for position, array in enumerate(arrays):
-        if len(array) != rows:
-            raise InvalidInput(f"blocks[{position}] has {len(array)} rows where blocks[0] has {rows}")
-    if len(weights) != len(arrays):
-        raise InvalidInput(f"{len(arrays)} blocks need as many weights; got {len(weights)}")
+    check_equal_rows([len(array) for array in arrays])
+    roots = roots_of_weights(weights, len(arrays))
+    columns = sum(array.shape[1] for array in arrays)
+    return arrays, roots, check_out(out, (len(arrays[0]), columns))
+
+
+def check_equal_rows(counts: Sequence[int]) -> None:
+    """Raise unless all blocks have as many rows as the first."""
+    for position, count in enumerate(counts):
+        if count != counts[0]:
+            raise InvalidInput(f"blocks[{position}] has {count} rows where blocks[0] has {counts[0]}")
+
+
+def roots_of_weights(weights: Sequence[float], blocks: int) -> list[float]:
+    """The roots by which blocks are scaled; raises unless there is a finite, non-negative weight for every block."""
+    if len(weights) != blocks:
+        raise InvalidInput(f"{blocks} blocks need as many weights; got {len(weights)}")
     for position, weight in enumerate(weights):
         if not 0 <= weight < np.inf:
             raise InvalidInput(f"weights[{position}] must be finite and not negative; got {weight}")
-    columns = sum(array.shape[1] for array in arrays)
-    return arrays, [float(np.sqrt(weight)) for weight in weights], check_out(out, (rows, columns))
+    return [float(np.sqrt(weight)) for weight in weights]
 
 
 def check_rows(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, as_matrix, as_vector
-from llmrec_fast.errors import DeviceUnavailable, InvalidInput, UnknownId
+from llmrec_fast.errors import InvalidInput, UnknownId
 from llmrec_fast.retrieval import persistence
 from llmrec_fast.retrieval.building import append, compact, refit
 from llmrec_fast.retrieval.filters import Exclusions
@@ -35,7 +35,8 @@ class Index:
     ----------
     dim : columns of every vector, 1 to 16,384.
     metric : "cosine", "dot" or "euclidean".
-    device : "cpu" or "auto".
+    device : where searches run: "cpu", "cuda", or "auto" for a GPU if there is one. On a GPU k is at most 1,024. Writing,
+        saving and loading are the same everywhere: a GPU gets copies of what searches need.
     threads : how many threads one search or write may use (default: `kernels.threads.get_threads()` at that time).
 
     Examples
@@ -50,13 +51,18 @@ class Index:
     def __init__(self, dim: int, metric: Metric = "cosine", *, device: str = "cpu", threads: int | None = None) -> None:
         if metric not in _METRICS:
             raise InvalidInput(f"metric must be 'cosine', 'dot' or 'euclidean'; got {metric!r}")
-        if device not in ("cpu", "auto"):
-            raise DeviceUnavailable(f"device {device!r} is not available for retrieval; use 'cpu'")
+        if device not in ("cpu", "cuda", "auto"):
+            raise InvalidInput(f"device must be 'cpu', 'cuda' or 'auto'; got {device!r}")
         if as_count(dim, "dim") > 16_384:
             raise InvalidInput(f"dim must be at most 16384; got {dim}")
         self._dim = int(dim)
         self._metric: Metric = metric
         self._threads = None if threads is None else as_count(threads, "threads")
+        self._copies = None
+        if device != "cpu":
+            from llmrec_fast.retrieval.on_device import copies_for
+
+            self._copies = copies_for(device)
         self._writer = threading.Lock()
         self._next_id = 0
         self._snapshot = Snapshot((), IdMap(), None)
@@ -208,7 +214,8 @@ class Index:
         k = as_count(k, "k")
         if self._metric == "cosine":
             matrix = normalised(matrix)
-        return search(snapshot, matrix, k, self._metric == "euclidean", exclude, allow, stats, self._threads)
+        euclidean = self._metric == "euclidean"
+        return search(snapshot, matrix, k, euclidean, exclude, allow, stats, self._threads, self._copies)
 
     def save(self, path: str | Path) -> None:
         """Write the index to the folder `path`. If the process dies meanwhile, what was there before is still there."""
@@ -218,7 +225,13 @@ class Index:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, mmap: bool = False, verify: bool | None = None, threads: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        mmap: bool = False,
+        verify: bool | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
     ) -> Index:
         """Read what `save` wrote.
 
@@ -232,7 +245,7 @@ class Index:
         CorruptFile : a file is missing, truncated or damaged; the message names it.
         """
         snapshot, dim, metric, next_id = persistence.load(Path(path), mmap=mmap, verify=verify)
-        index = cls(dim, metric, threads=threads)
+        index = cls(dim, metric, device=device, threads=threads)
         index._snapshot, index._next_id = snapshot, next_id
         return index
 

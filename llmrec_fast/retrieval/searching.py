@@ -8,6 +8,7 @@ shape alone and only affects time.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from llmrec_fast.kernels.cpu.product_search import product_search
 from llmrec_fast.retrieval.filters import Exclusions, read_allowed, read_exclusions
 from llmrec_fast.retrieval.result import SearchResult, SearchStatistics
 from llmrec_fast.retrieval.segments import Snapshot
+
+if TYPE_CHECKING:
+    from llmrec_fast.retrieval.on_device import DeviceCopies
 
 _NORMALISE_ROWS = 4096
 # A row scored in float64 costs about as much as this many bytes of the scan, and so many more a column.
@@ -53,13 +57,20 @@ def search(
     allow: ArrayLike | None,
     stats: bool,
     threads: int | None,
+    copies: DeviceCopies | None = None,
 ) -> SearchResult:
-    """`Index.search` on a snapshot; queries are checked and, for cosine, normalised."""
+    """`Index.search` on a snapshot; queries are checked and, for cosine, normalised. With `copies` on a GPU."""
     excluded = None
     if exclude is not None:
         indptr, ids = read_exclusions(exclude, len(queries))
         excluded = indptr, snapshot.id_map.find(ids)
     masks = None if allow is None else _allowed_masks(snapshot, allow)
+    if copies is not None:
+        counts = ScanCounts() if stats else None
+        scores, positions = copies.search(
+            snapshot, masks, queries, k, euclidean=euclidean, excluded=excluded, counts=counts
+        )
+        return SearchResult(scores, snapshot.ids_at(positions), _statistics(_plan_name(snapshot.plan), counts))
     if masks is None:
         segments = [segment.searchable(None) for segment in snapshot.segments]
     else:
@@ -79,18 +90,27 @@ def search(
         scores, positions = bounded_search(
             segments, queries, k, euclidean=euclidean, excluded=excluded, threads=threads, counts=counts
         )
-    statistics = None
-    if counts is not None:
-        statistics = SearchStatistics(
-            plan,
-            counts.scanned,
-            counts.after_first,
-            counts.after_second,
-            counts.after_third,
-            counts.reranked,
-            counts.bytes_read,
-        )
-    return SearchResult(scores, snapshot.ids_at(positions), statistics)
+    return SearchResult(scores, snapshot.ids_at(positions), _statistics(plan, counts))
+
+
+def _statistics(plan: str, counts: ScanCounts | None) -> SearchStatistics | None:
+    if counts is None:
+        return None
+    return SearchStatistics(
+        plan,
+        counts.scanned,
+        counts.after_first,
+        counts.after_second,
+        counts.after_third,
+        counts.reranked,
+        counts.bytes_read,
+    )
+
+
+def _plan_name(plan: ScanPlan | None) -> str:
+    if plan is None:
+        return "direct"
+    return "bounded" if plan.second else "bounded-flat"
 
 
 def _allowed_masks(snapshot: Snapshot, allow: ArrayLike) -> list[BoolArray]:
@@ -126,4 +146,4 @@ def _choose_plan(plan: ScanPlan | None, rows: int, allowed: int, queries: int, k
         return "product" if dense else "direct"
     if allowed * (_DIRECT_ROW + _DIRECT_COLUMN * plan.dim) < rows * plan.first_stride // BLOCK_ROWS:
         return "direct"
-    return "bounded" if plan.second else "bounded-flat"
+    return _plan_name(plan)
