@@ -45,7 +45,7 @@ class TestHarness:
         def contender(name: str, ours: bool = False) -> Contender:
             return Contender(name, lambda repetition: calls.append((name, repetition)) or 42, _agrees, ours)
 
-        effort = Effort(seconds=0.0, minimum=6, maximum=6)
+        effort = Effort(seconds=60.0, minimum=6, maximum=6)  # far longer than the calls: no time decides
         found = compare([contender("ours", True), contender("peer")], threads.Neutral(1), effort)
         assert {(m.contender, m.mode): len(m.seconds) for m in found.measurements} == {
             ("ours", "hot"): 6,
