@@ -82,9 +82,10 @@ def self_normalized(
     """
     r = _rewards(rewards)
     weights = _weights(logging_probabilities, target_probabilities, len(r))
-    total = weights.sum()
-    if total == 0:
+    if not weights.any():
         raise InvalidInput("target_probabilities are all 0: the log holds no action that the new policy would take")
+    weights = weights / weights.max()  # only ratios count, and products of denormal weights would lose their digits
+    total = weights.sum()
     value = float((weights * r).sum() / total)
     error = float(np.sqrt(np.square(weights * (r - value)).sum()) / total) if len(r) > 1 else math.nan
     return PolicyEstimate(value, error, _effective_rows(weights))

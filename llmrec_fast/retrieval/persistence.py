@@ -21,6 +21,7 @@ from llmrec_fast.retrieval.segments import Fit, Segment, Snapshot
 from llmrec_fast.retrieval.store import FolderWriter, header_bytes, map_array, read_folder
 
 _PIECE_BYTES = 64 << 20
+_SAMPLE_PIECE = 512  # rows of the sample read before mapped pages are given back
 _CODE_ARRAYS = ("first", "second", "third", "third_terms")
 _CODE_NUMBERS = (
     "rows",
@@ -74,6 +75,16 @@ def load(path: Path, *, mmap: bool, verify: bool | None) -> tuple[Snapshot, int,
     return Snapshot(tuple(segments), id_map, fit), header["dim"], header["metric"], header["next_id"]
 
 
+def _rows_apart(vectors: np.ndarray[Any, Any], chosen: Int64Array) -> np.ndarray[Any, Any]:
+    """`vectors[chosen]`, in pieces: the system maps far more than the rows asked for, and must give it back in between."""
+    sample = np.empty((len(chosen), vectors.shape[1]), vectors.dtype)
+    for start in range(0, len(chosen), _SAMPLE_PIECE):
+        piece = slice(start, start + _SAMPLE_PIECE)
+        sample[piece] = vectors[chosen[piece]]
+        _forget_pages(vectors)
+    return sample
+
+
 def build_on_disk(
     path: Path,
     vectors: np.ndarray[Any, Any],
@@ -93,8 +104,7 @@ def build_on_disk(
     codes = None
     if count >= LEAST_FITTED_ROWS:
         chosen = np.arange(0, count, max(1, count // sample_size(dim)))
-        sample = _prepared(vectors[chosen], metric)
-        _forget_pages(vectors)
+        sample = _prepared(_rows_apart(vectors, chosen), metric)
         plan = fit_plan(sample, None if bias is None else bias[chosen], rows=count, euclidean=metric == "euclidean")
         codes = empty_codes(plan, count)
     filled: list[Codes | None] = [codes]

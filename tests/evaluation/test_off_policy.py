@@ -106,6 +106,10 @@ def test_bounds(log):
         assert rewards.min() - 1e-9 <= self_normalized(rewards, logging, target).value <= rewards.max() + 1e-9
 
 
+def test_the_smallest_weights_keep_their_ratios():
+    assert self_normalized([0.0, 0.5], [1.0, 0.375], [0.0, 5e-324]).value == 0.5
+
+
 def test_a_log_without_any_action_of_the_new_policy():
     assert inverse_propensity([1.0, 2.0], [0.5, 0.5], [0, 0]).value == 0.0
     assert inverse_propensity([1.0, 2.0], [0.5, 0.5], [0, 0]).effective_rows == 0.0
