@@ -12,7 +12,7 @@ DISTRIBUTION = {
     "cuvs.neighbors.brute_force": "cuvs-cu12",
     "faiss": "faiss-cpu",
     "fastembed": "fastembed",
-    "hnswlib": "hnswlib",
+    "hnswlib": "chroma-hnswlib",
     "pytrec_eval": "pytrec-eval-terrier",
     "ranx": "ranx",
     "rectools.metrics": "rectools",
