@@ -111,19 +111,20 @@ def evaluate_offline(
         recommender = Recommender(encoder, liked_from=liked_from).fit(items, train, vectors={"text": text})
     answers: dict[str, Int64Array] = {}
     with timed(seconds, "recommend"):
+        # weights sit in the query, so one fit answers for each feature alone
+        single = Recommender(None, weights={"text": 1.0}, decay=None, liked_from=liked_from, others=0.0, rank=None)
+        single.fit(items, train, vectors={"text": text})
         for name in ("popularity", "text"):
-            single = Recommender(None, weights={name: 1.0}, decay=None, liked_from=liked_from, others=0.0, rank=None)
-            answers[name] = single.fit(items, train, vectors={"text": text}).recommend(users, k).positions
+            answers[name] = single.recommend(users, k, weights={name: 1.0}).positions
         answers["collaborative"] = _collaborative(likes, train, codes, k)
         answers["fused"] = recommender.recommend(users, k).positions
+    liked_counts = likes.item_counts()
     with timed(seconds, "evaluate"):
         figures = {
-            name: evaluate(positions, relevant, metrics, n_items=len(items), item_counts=likes.item_counts())
+            name: evaluate(positions, relevant, metrics, n_items=len(items), item_counts=liked_counts)
             for name, positions in answers.items()
         }
-    return OfflineResult(
-        figures, seconds, recommender, train, users, len(relevant[1]), answers, relevant, likes.item_counts()
-    )
+    return OfflineResult(figures, seconds, recommender, train, users, len(relevant[1]), answers, relevant, liked_counts)
 
 
 def format_rows(rows: dict[str, dict[str, float]]) -> str:
