@@ -13,12 +13,12 @@ import numpy as np
 
 from llmrec_fast.errors import CorruptFile
 from llmrec_fast.features import Centring
+from llmrec_fast.folders import read_folder, write_folder
 from llmrec_fast.ids import IdTable
 from llmrec_fast.recommender.fitted import Fitted
 from llmrec_fast.recommender.fitting import Settings
 from llmrec_fast.recommender.space import FusedSpace, WeightedHistories
 from llmrec_fast.retrieval import Index
-from llmrec_fast.retrieval.store import read_folder, write_folder
 
 _KIND = "recommender"
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array, as_matrix
+from llmrec_fast.folders import FolderWriter, header_bytes, map_array, read_folder
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanPlan, allowed_bits, empty_codes, panels_of
 from llmrec_fast.kernels.cpu.encode_rows import encode_rows
 from llmrec_fast.retrieval.building import LEAST_FITTED_ROWS
@@ -18,7 +19,6 @@ from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.result import Metric
 from llmrec_fast.retrieval.searching import normalised
 from llmrec_fast.retrieval.segments import Fit, Segment, Snapshot
-from llmrec_fast.retrieval.store import FolderWriter, header_bytes, map_array, read_folder
 
 _PIECE_BYTES = 64 << 20
 _SAMPLE_PIECE = 512  # rows of the sample read before mapped pages are given back

@@ -109,7 +109,7 @@ def test_a_flipped_byte_in_any_file_is_found_and_the_file_named(tmp_path: Path) 
 
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("llmrec_fast.retrieval.store.VERSION", 99)
+        patch.setattr("llmrec_fast.folders.VERSION", 99)
         make().save(tmp_path / "index")
     with pytest.raises(CorruptFile, match="version 99"):
         Index.load(tmp_path / "index")

@@ -20,8 +20,8 @@ from llmrec_fast.compat.faiss.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from llmrec_fast.compat.faiss.id_map import IndexIDMap, IndexIDMap2
 from llmrec_fast.compat.faiss.metrics import FaissError
 from llmrec_fast.errors import CorruptFile
+from llmrec_fast.folders import FolderWriter, read_folder
 from llmrec_fast.retrieval import Index as ExactIndex
-from llmrec_fast.retrieval.store import FolderWriter, read_folder
 
 AnyIndex = IndexFlat | IndexIDMap
 
