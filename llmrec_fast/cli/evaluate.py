@@ -1,0 +1,51 @@
+"""`llmrec-fast evaluate`: how good recommendations are on one's own data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmrec_fast.cli.common import add_command, add_data, print_json, read_data
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = add_command(
+        commands,
+        "evaluate",
+        _run,
+        "Measure recommendations on your own data: each user's first 80% of interactions train, later liked ones test.",
+        [
+            "evaluate --items films.csv --interactions ratings.csv --liked-from 4 --report films-report",
+            "evaluate --items films.csv --interactions ratings.csv --metrics ndcg@10,recall@20,coverage@10 --json",
+        ],
+    )
+    add_data(command, required=True)
+    command.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="also write a table, JSON and a page with charts"
+    )
+    command.add_argument("--metrics", help="comma-separated names such as ndcg@10 (default: several)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from llmrec_fast.encoding import Encoder
+    from llmrec_fast.evaluation import write_report
+    from llmrec_fast.offline import DEFAULT_METRICS, evaluate_offline, format_rows
+
+    items, interactions = read_data(options)
+    metrics = DEFAULT_METRICS if options.metrics is None else tuple(options.metrics.split(","))
+    encoder = Encoder(options.model, threads=options.threads)
+    result = evaluate_offline(items, interactions, encoder, liked_from=options.liked_from, metrics=metrics)
+    if options.report is not None:
+        for path in write_report(options.report, result.report(metrics)):
+            print(f"written: {path}", file=sys.stderr)
+    if options.json:
+        print_json({"rows": result.rows, "seconds": result.seconds})
+        return
+    print(f"{len(result.users)} users, {result.positives:,} liked items to predict, {len(items):,} items ranked\n")
+    print(format_rows(result.rows))
