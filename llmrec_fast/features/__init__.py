@@ -11,6 +11,13 @@ from llmrec_fast.features.items import Items, read_items, read_texts
 from llmrec_fast.features.popularity import popularity_prior
 from llmrec_fast.features.report import CleaningReport, Finding
 from llmrec_fast.features.text import ENGLISH_STOP_WORDS, clean_text, deduplicate, tokens
+from llmrec_fast.features.transitions import (
+    count_transitions,
+    nearest_items,
+    smooth_transitions,
+    transition_matrix,
+    transition_scores,
+)
 from llmrec_fast.features.tuning import Tuned, tune
 from llmrec_fast.features.users import Centring, HistoryWeighting, user_vectors
 from llmrec_fast.features.values import centre, like_strengths, log_scale, min_max, z_scores
@@ -29,6 +36,7 @@ __all__ = [
     "Tuned",
     "centre",
     "clean_text",
+    "count_transitions",
     "deduplicate",
     "fit_als",
     "fit_ease",
@@ -36,11 +44,15 @@ __all__ = [
     "like_strengths",
     "log_scale",
     "min_max",
+    "nearest_items",
     "popularity_prior",
     "read_interactions",
     "read_items",
     "read_texts",
+    "smooth_transitions",
     "tokens",
+    "transition_matrix",
+    "transition_scores",
     "tune",
     "user_vectors",
     "z_scores",
