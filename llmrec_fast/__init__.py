@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmrec_fast.encoding import Encoder, WordVectors
+    from llmrec_fast.encoding import BatchingPolicy, Encoder, VectorCache, WordVectors
     from llmrec_fast.evaluation import evaluate
     from llmrec_fast.features import Interactions, Items
     from llmrec_fast.kernels.threads import get_threads, set_threads
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BatchingPolicy": "encoding",
     "Encoder": "encoding",
     "Explanation": "recommender",
     "Index": "retrieval",
@@ -28,6 +29,7 @@ _HOMES = {
     "Recommendations": "recommender",
     "Recommender": "recommender",
     "SearchResult": "retrieval",
+    "VectorCache": "encoding",
     "WordVectors": "encoding",
     "evaluate": "evaluation",
     "get_threads": "kernels.threads",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchingPolicy",
     "Encoder",
     "Explanation",
     "Index",
@@ -44,6 +47,7 @@ __all__ = [
     "Recommendations",
     "Recommender",
     "SearchResult",
+    "VectorCache",
     "WordVectors",
     "evaluate",
     "get_threads",

@@ -44,3 +44,7 @@ class FetchFailed(LLMRecError, OSError):
 
 class NotFitted(LLMRecError, RuntimeError):
     """An answer was asked of something that has not learned yet: call `fit` first."""
+
+
+class Overloaded(LLMRecError, RuntimeError):
+    """More work waits than the caller allowed; this call was not taken. Try again later, or shed load."""

@@ -34,17 +34,13 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    import numpy as np
-
     from llmrec_fast.encoding import Encoder
 
     if options.output.suffix != ".npy":
         raise InvalidInput(f"--output must end in .npy; got {options.output}")
     texts = _read_texts(options.input, options.text)
     encoder = Encoder(options.model, long_texts=options.long_texts, threads=options.threads)
-    vectors = encoder.encode(texts)
-    with options.output.open("wb") as file:
-        np.save(file, vectors)
+    vectors = encoder.encode_to(options.output, texts)
     summary = {"texts": len(texts), "dimension": encoder.dimension, "output": str(options.output)}
     if options.json:
         print_json(summary)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +14,21 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, as_count, as_texts
 from llmrec_fast.encoding.dense import DenseLayers
+from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher
 from llmrec_fast.encoding.inference import Inference, load_model
 from llmrec_fast.encoding.model_files import find_model
 from llmrec_fast.encoding.pooling import normalize_rows
 from llmrec_fast.encoding.session import resolve_device
+from llmrec_fast.encoding.streaming import encode_pieces, write_npy
 from llmrec_fast.encoding.tokens import Tokenizer, check_unicode
+from llmrec_fast.encoding.vector_cache import VectorCache
 from llmrec_fast.encoding.windows import pool_windows
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.threads import get_threads
 
 LongTexts = Literal["truncate", "window"]
+# what `describe` tells that no vector depends on, beyond rounding
+_WITHOUT_EFFECT = ("model", "device", "threads")
 
 
 class Encoder:
@@ -39,6 +48,8 @@ class Encoder:
     threads : threads of the model; None: `llmrec_fast.get_threads()` at the time of construction. With more than one, the
         weights are held twice (once for one thread a batch, once for all threads on one batch); a service whose own threads
         call `encode` side by side has the steadiest latency with 1.
+    cache : a `VectorCache`, or the folder of one: texts that it knows are not encoded again.
+    batching : how `submit` and `encode_async` gather calls; None: `BatchingPolicy()`.
     progress : whether fetching a known model shows a bar.
 
     Raises
@@ -65,6 +76,8 @@ class Encoder:
         long_texts: LongTexts = "truncate",
         window_overlap: int | None = None,
         threads: int | None = None,
+        cache: VectorCache | str | Path | None = None,
+        batching: BatchingPolicy | None = None,
         progress: bool = True,
     ) -> None:
         resolve_device(device)
@@ -85,11 +98,14 @@ class Encoder:
                 if window_overlap is None
                 else as_count(window_overlap, "window_overlap", minimum=0)
             )
+        self._window_overlap = overlap
         self._tokenizer = Tokenizer(files.tokenizer, self._max_length, overlap, files.lower_case, files.prompt)
         self._long_texts = long_texts
         padding_id = int(files.config.get("pad_token_id") or 0)
         self._inference = Inference(self._model, files.pooling, padding_id, self._threads)
         self._dense = DenseLayers(files.dense, self._inference.columns)
+        self._cache = VectorCache(cache) if isinstance(cache, str | Path) else cache
+        self._batcher = DynamicBatcher(self.encode, batching or BatchingPolicy())
 
     @property
     def dimension(self) -> int:
@@ -137,7 +153,109 @@ class Encoder:
         given = as_texts(texts)
         check_unicode(given)
         places = {text: place for place, text in enumerate(dict.fromkeys(given))}
-        tokens = self._tokenizer.tokenize(list(places))
+
+        def compute(distinct: list[str]) -> Float32Array:
+            return self._encode_distinct(distinct, show_progress)
+
+        if self._cache is None:
+            vectors = compute(list(places))
+        else:
+            vectors = self._cache.through(list(places), self._fingerprint, compute)
+        if len(places) == len(given):
+            return vectors
+        return vectors[np.fromiter((places[text] for text in given), np.int64, len(given))]
+
+    def encode_iter(
+        self, texts: Iterable[str], *, texts_at_a_time: int = 4096, show_progress: bool | None = None
+    ) -> Iterator[Float32Array]:
+        """The vectors of any number of texts, piece by piece, in their order; memory does not grow with their number.
+
+        Parameters
+        ----------
+        texts : strings, taken from the iterable as they are needed.
+        texts_at_a_time : texts of a piece. Padding is least where a piece holds many.
+        show_progress : as in `encode`.
+
+        Yields
+        ------
+        (texts_at_a_time, dimension) float32, the last one shorter.
+
+        Raises
+        ------
+        InvalidInput : as `encode`, once the text at fault is reached; positions count from the start of its piece.
+        """
+        return encode_pieces(
+            lambda piece: self.encode(piece, show_progress=False),
+            texts,
+            as_count(texts_at_a_time, "texts_at_a_time"),
+            show_progress,
+        )
+
+    def encode_to(
+        self,
+        path: str | Path,
+        texts: Iterable[str],
+        *,
+        texts_at_a_time: int = 4096,
+        show_progress: bool | None = None,
+    ) -> Float32Array:
+        """Encode any number of texts into a .npy file; memory does not grow with their number.
+
+        The file appears under its name once it is whole; an error on the way leaves what was there before.
+
+        Returns
+        -------
+        (n, dimension) float32, a read-only memory map of the file: `Index.build` takes it as it is.
+
+        Raises
+        ------
+        InvalidInput : as `encode`; a path that does not end in .npy or cannot be written.
+        OSError : the disk is full or failed.
+        """
+        pieces = self.encode_iter(texts, texts_at_a_time=texts_at_a_time, show_progress=show_progress)
+        return write_npy(path, pieces, self.dimension)
+
+    def submit(self, texts: Sequence[str]) -> Future[Float32Array]:
+        """A future of what `encode(texts)` gives, for services: calls that wait at the same time share a batch.
+
+        Its `cancel()` works until the batch starts. An error in one call's texts concerns that call alone.
+
+        Raises
+        ------
+        InvalidInput : as `encode`, at once.
+        Overloaded : too many texts wait already (`BatchingPolicy.waiting_texts`).
+        """
+        given = as_texts(texts)
+        check_unicode(given)
+        return self._batcher.submit(given)
+
+    async def encode_async(self, texts: Sequence[str]) -> Float32Array:
+        """`await encoder.encode_async(texts)`: as `submit`; cancelling the task withdraws a call that has not started."""
+        return await asyncio.wrap_future(self.submit(texts))
+
+    def warmup(self) -> None:
+        """Run the model once each way, so that the first request finds everything loaded and compiled."""
+        words = ["warm up"]
+        self._encode_distinct(words, False)
+        self._encode_distinct([f"warm up {number}" for number in range(64 * self._threads)], False)
+
+    @cached_property
+    def _fingerprint(self) -> bytes:
+        """A digest of everything but the text that a vector depends on; reads the model's files once."""
+        digest = hashlib.blake2b(digest_size=32)
+        settings = {key: value for key, value in self.describe().items() if key not in _WITHOUT_EFFECT}
+        digest.update(repr(sorted(settings.items())).encode())
+        digest.update(repr((self._window_overlap, self._files.lower_case, self._files.prompt)).encode())
+        weights = self._files.weights if self._model.source == "safetensors" else (self._files.onnx,)
+        for path in (self._files.tokenizer, *weights, *(layer.weights for layer in self._files.dense)):
+            if path is not None:
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "blake2b").digest())
+        return digest.digest()
+
+    def _encode_distinct(self, texts: list[str], show_progress: bool | None) -> Float32Array:
+        """(n, dimension) of distinct, checked texts."""
+        tokens = self._tokenizer.tokenize(texts)
         lengths = np.fromiter((len(window) for window in tokens.windows), np.int64, len(tokens.windows))
         cut = bool((tokens.counts > 1).any())
         direct = self._normalize and not cut and not self._dense
@@ -148,9 +266,7 @@ class Encoder:
             vectors = self._dense.apply(vectors)
         if self._normalize and not direct:
             vectors = normalize_rows(vectors, self._threads)
-        if len(places) == len(given):
-            return vectors
-        return vectors[np.fromiter((places[text] for text in given), np.int64, len(given))]
+        return vectors
 
 
 def _choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:
