@@ -15,7 +15,7 @@ from llmrec_fast.retrieval.building import append, compact, refit
 from llmrec_fast.retrieval.filters import Exclusions
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.result import Metric, SearchResult
-from llmrec_fast.retrieval.searching import normalised, search
+from llmrec_fast.retrieval.searching import SharedSearches, normalised, read_request, search, search_on_device
 from llmrec_fast.retrieval.segments import Snapshot
 
 _METRICS = ("cosine", "dot", "euclidean")
@@ -64,6 +64,7 @@ class Index:
 
             self._copies = copies_for(device)
         self._writer = threading.Lock()
+        self._searches = SharedSearches()
         self._next_id = 0
         self._snapshot = Snapshot((), IdMap(), None)
 
@@ -214,8 +215,10 @@ class Index:
         k = as_count(k, "k")
         if self._metric == "cosine":
             matrix = normalised(matrix)
-        euclidean = self._metric == "euclidean"
-        return search(snapshot, matrix, k, euclidean, exclude, allow, stats, self._threads, self._copies)
+        request = read_request(snapshot, matrix, k, self._metric == "euclidean", exclude, allow, self._threads)
+        if self._copies is not None:
+            return search_on_device(request, self._copies, stats)
+        return search(request, stats=True) if stats else self._searches.search(request)
 
     def save(self, path: str | Path) -> None:
         """Write the index to the folder `path`. If the process dies meanwhile, what was there before is still there."""

@@ -7,15 +7,17 @@ shape alone and only affects time.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array
-from llmrec_fast.kernels.codes import BLOCK_ROWS, PANEL_ROWS, ScanCounts, ScanPlan
+from llmrec_fast.kernels.codes import BLOCK_ROWS, PANEL_ROWS, ScanCounts, ScanPlan, no_exclusions
 from llmrec_fast.kernels.cpu.bounded_search import bounded_search
 from llmrec_fast.kernels.cpu.product_search import product_search
+from llmrec_fast.kernels.threads import available_cores, get_threads
+from llmrec_fast.retrieval.combining import Combiner
 from llmrec_fast.retrieval.filters import Exclusions, read_allowed, read_exclusions
 from llmrec_fast.retrieval.result import SearchResult, SearchStatistics
 from llmrec_fast.retrieval.segments import Snapshot
@@ -28,6 +30,10 @@ _NORMALISE_ROWS = 4096
 _DIRECT_ROW, _DIRECT_COLUMN = 300, 2
 # Fewer queries take less time row by row than BLAS needs to wake its threads.
 _PRODUCT_QUERIES = 16
+# Searches of at most so many queries are gathered, to as many as share a pass over the codes.
+_MOST_JOINING, _MOST_TOGETHER = 8, 16
+# Fewer rows than this make no difference to the time of a search.
+_LEAST_K = 16
 _LANE_ROWS = PANEL_ROWS // BLOCK_ROWS
 
 
@@ -48,29 +54,60 @@ def normalise_into(vectors: Float32Array, out: Float32Array) -> None:
         out[start : start + _NORMALISE_ROWS] = piece
 
 
-def search(
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A search of one snapshot for queries that are checked and, for cosine, normalised.
+
+    excluded : CSR pair (indptr, positions), positions -1 for ids that are not in the index.
+    masks : for each segment, which rows are allowed; None if all live ones are.
+    """
+
+    snapshot: Snapshot
+    queries: Float32Array
+    k: int
+    euclidean: bool
+    excluded: tuple[Int64Array, Int64Array] | None
+    masks: list[BoolArray] | None
+    threads: int | None
+
+
+def read_request(
     snapshot: Snapshot,
     queries: Float32Array,
     k: int,
     euclidean: bool,
     exclude: Exclusions | None,
     allow: ArrayLike | None,
-    stats: bool,
     threads: int | None,
-    copies: DeviceCopies | None = None,
-) -> SearchResult:
-    """`Index.search` on a snapshot; queries are checked and, for cosine, normalised. With `copies` on a GPU."""
+) -> Request:
+    """The request of one `Index.search`; raises `InvalidInput` for filters that do not fit."""
     excluded = None
     if exclude is not None:
         indptr, ids = read_exclusions(exclude, len(queries))
         excluded = indptr, snapshot.id_map.find(ids)
     masks = None if allow is None else _allowed_masks(snapshot, allow)
-    if copies is not None:
-        counts = ScanCounts() if stats else None
-        scores, positions = copies.search(
-            snapshot, masks, queries, k, euclidean=euclidean, excluded=excluded, counts=counts
-        )
-        return SearchResult(scores, snapshot.ids_at(positions), _statistics(_plan_name(snapshot.plan), counts))
+    return Request(snapshot, queries, k, euclidean, excluded, masks, threads)
+
+
+def search_on_device(request: Request, copies: DeviceCopies, stats: bool) -> SearchResult:
+    """The answer to a request, on a GPU."""
+    counts = ScanCounts() if stats else None
+    snapshot = request.snapshot
+    scores, positions = copies.search(
+        snapshot,
+        request.masks,
+        request.queries,
+        request.k,
+        euclidean=request.euclidean,
+        excluded=request.excluded,
+        counts=counts,
+    )
+    return SearchResult(scores, snapshot.ids_at(positions), _statistics(_plan_name(snapshot.plan), counts))
+
+
+def search(request: Request, stats: bool = False) -> SearchResult:
+    """The answer to a request."""
+    snapshot, queries, k, masks = request.snapshot, request.queries, request.k, request.masks
     if masks is None:
         segments = [segment.searchable(None) for segment in snapshot.segments]
     else:
@@ -80,17 +117,61 @@ def search(
     if not queries.flags.writeable:  # Numba would compile every kernel again for read-only arrays
         queries = queries.copy()
     counts = ScanCounts() if stats else None
-    if plan == "product":
-        scores, positions = product_search(
-            segments, queries, k, euclidean=euclidean, excluded=excluded, threads=threads, counts=counts
-        )
-    else:
-        if plan == "direct":
-            segments = [replace(segment, codes=None) for segment in segments]
-        scores, positions = bounded_search(
-            segments, queries, k, euclidean=euclidean, excluded=excluded, threads=threads, counts=counts
-        )
+    run = product_search if plan == "product" else bounded_search
+    if plan == "direct":
+        segments = [replace(segment, codes=None) for segment in segments]
+    scores, positions = run(
+        segments,
+        queries,
+        k,
+        euclidean=request.euclidean,
+        excluded=request.excluded,
+        threads=request.threads,
+        counts=counts,
+    )
     return SearchResult(scores, snapshot.ids_at(positions), _statistics(plan, counts))
+
+
+class SharedSearches:
+    """Searches of one index by many threads: small ones that wait for one another are answered in one pass.
+
+    The answers are those of separate searches, bit for bit: a score depends on nothing but the query and the row, and the
+    k best are the first k of more.
+    """
+
+    def __init__(self) -> None:
+        self._combiner: Combiner[Request, SearchResult] = Combiner(_search_together, _MOST_TOGETHER)
+
+    def search(self, request: Request) -> SearchResult:
+        """The answer to a request."""
+        count = len(request.queries)
+        if count > _MOST_JOINING or request.masks is not None:
+            return search(request)
+        # a search for many more rows would hold up the others
+        key = id(request.snapshot), max(request.k - 1, _LEAST_K).bit_length()
+        return self._combiner.run(
+            key, count, request, slots=available_cores() // (request.threads or get_threads()) or 1
+        )
+
+
+def _search_together(requests: list[Request]) -> list[SearchResult]:
+    """Answers to requests that differ in queries, k and exclusions only."""
+    first = requests[0]
+    if len(requests) == 1:
+        return [search(first)]
+    excluded = None
+    if any(request.excluded is not None for request in requests):
+        pairs = [request.excluded or no_exclusions(len(request.queries)) for request in requests]
+        lengths = np.concatenate([np.diff(indptr) for indptr, _ in pairs])
+        excluded = np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([positions for _, positions in pairs])
+    queries = np.concatenate([request.queries for request in requests])
+    together = search(replace(first, queries=queries, k=max(request.k for request in requests), excluded=excluded))
+    results, start = [], 0
+    for request in requests:
+        own = slice(start, start + len(request.queries)), slice(0, request.k)
+        results.append(SearchResult(together.scores[own].copy(), together.ids[own].copy()))
+        start += len(request.queries)
+    return results
 
 
 def _statistics(plan: str, counts: ScanCounts | None) -> SearchStatistics | None:
