@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from llmrec_fast.features import Centring, CleaningReport
-from llmrec_fast.ids import IdTable
-from llmrec_fast.recommender.space import FusedSpace, WeightedHistories
-from llmrec_fast.retrieval import Index
+from llmrec_fast.ids import IdTable, IdView
+from llmrec_fast.recommender.histories import UserHistories
+from llmrec_fast.recommender.space import FusedSpace
+from llmrec_fast.retrieval import Index, IndexView
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,51 @@ class FitReport:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Everything that answers need. Positions in all parts are those of `item_ids` and `user_ids`."""
+class Growing:
+    """What only ever grows, shared by all states of one fit. The one writer appends to it; readers keep to their views.
+
+    Attributes
+    ----------
+    item_ids, user_ids : the tables behind the views of a state.
+    titles : how the item that a row of the space describes is shown.
+    index : the index behind the view of a state.
+    """
 
     item_ids: IdTable
     user_ids: IdTable
-    titles: tuple[str, ...]
+    titles: list[str]
+    index: Index
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything that answers need, unchanging. Positions in all parts are those of `item_ids` and `user_ids`."""
+
+    item_ids: IdView
+    user_ids: IdView
     space: FusedSpace
     centrings: Mapping[str, Centring]
     weights: Mapping[str, float]
     decay: float | None
-    histories: WeightedHistories
-    index: Index
+    histories: UserHistories
+    index: IndexView
+    growing: Growing
+
+    @classmethod
+    def start(
+        cls,
+        growing: Growing,
+        space: FusedSpace,
+        centrings: Mapping[str, Centring],
+        weights: Mapping[str, float],
+        decay: float | None,
+        histories: UserHistories,
+    ) -> Fitted:
+        """The first state over `growing`, which from now on belongs to it."""
+        item_ids, user_ids = growing.item_ids.view(), growing.user_ids.view()
+        index = growing.index.snapshot()
+        return cls(item_ids, user_ids, space, centrings, weights, decay, histories, index, growing)
+
+    def title(self, position: int) -> str:
+        """How the item at a position is shown."""
+        return self.growing.titles[int(self.space.at(np.array([position]))[0])]

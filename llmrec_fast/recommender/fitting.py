@@ -13,7 +13,6 @@ from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features import (
     Centring,
-    HistoryWeighting,
     Interactions,
     Items,
     fit_ease,
@@ -21,8 +20,9 @@ from llmrec_fast.features import (
     popularity_prior,
 )
 from llmrec_fast.ids import IdTable
-from llmrec_fast.recommender.fitted import FitReport, Fitted
-from llmrec_fast.recommender.space import PRIOR, FusedSpace, WeightedHistories
+from llmrec_fast.recommender.fitted import FitReport, Fitted, Growing
+from llmrec_fast.recommender.histories import NO_TIME, UserHistories
+from llmrec_fast.recommender.space import PRIOR, FusedSpace
 from llmrec_fast.recommender.validation import DECAYS, Learn, choose_weights
 from llmrec_fast.retrieval import Index
 from llmrec_fast.timing import timed
@@ -90,19 +90,26 @@ def fit(
     with timed(seconds, "index"):
         index = Index(space.dimension, "dot", threads=settings.threads)
         index.add(space.rows(), np.arange(len(items)))
-    histories = weigh_histories(weighed, decay)
-    # a copy of the ids: items added later are this recommender's, not the caller's table's
-    item_ids = IdTable(items.ids, kind="item")
-    fitted = Fitted(item_ids, interactions.user_ids, items.titles, space, centrings, weights, decay, histories, index)
+    # copies of the ids: what is added later is this recommender's, not the caller's tables'
+    tables = IdTable(items.ids, kind="item"), IdTable(interactions.user_ids, kind="user")
+    growing = Growing(*tables, list(items.titles), index)
+    fitted = Fitted.start(growing, space, centrings, weights, decay, _histories(weighed, decay))
     report = FitReport(items.report, interactions.report, dict(weights), decay, source, quality, note, seconds)
     return fitted, report
 
 
-def weigh_histories(interactions: Interactions, decay: float | None) -> WeightedHistories:
-    """Every user's items, oldest first, each weighing its strength times the decay of its age."""
+def _histories(interactions: Interactions, decay: float | None) -> UserHistories:
+    """Every user's items and their strengths, oldest first."""
     histories = interactions.by_user()
-    weights = HistoryWeighting(decay, use_values=True).weights(histories.indptr, histories.values)
-    return WeightedHistories(histories.indptr, histories.items, weights)
+    values, times = histories.values, histories.timestamps
+    return UserHistories(
+        len(interactions.user_ids),
+        histories.indptr,
+        histories.items,
+        np.ones(len(histories.items), np.float32) if values is None else values,
+        np.full(len(histories.items), NO_TIME) if times is None else times,
+        decay,
+    )
 
 
 def align_items(interactions: Interactions, item_ids: IdTable) -> Interactions:
@@ -139,20 +146,31 @@ def _check_vectors(name: str, values: ArrayLike, count: int) -> Float32Array:
 
 def _strengths(settings: Settings, interactions: Interactions) -> tuple[Float32Array, BoolArray]:
     """How much each interaction counts, and which are likes."""
-    values = interactions.values
+    strengths = strengths_of(settings, interactions.values, len(interactions))
+    if settings.liked_from is not None and interactions.values is not None:
+        return strengths, interactions.values >= settings.liked_from
+    return strengths, strengths > 0
+
+
+def strengths_of(settings: Settings, values: Float32Array | None, count: int) -> Float32Array:
+    """How much interactions with these values count; without values each counts 1.
+
+    Raises
+    ------
+    InvalidInput : no values where `liked_from` needs them, a negative value without it.
+    """
     if settings.liked_from is not None:
         if values is None:
             raise InvalidInput("liked_from needs interactions with values")
-        strengths = like_strengths(values, liked_from=settings.liked_from, others=settings.others)
-        return strengths, values >= settings.liked_from
-    strengths = np.ones(len(interactions), np.float32) if values is None else values
+        return like_strengths(values, liked_from=settings.liked_from, others=settings.others)
+    strengths = np.ones(count, np.float32) if values is None else values
     if len(strengths) and strengths.min() < 0:
         row = int(np.argmin(strengths))
         raise InvalidInput(
             f"interaction {row} has the value {strengths[row]:g}; values weigh histories and must not be negative "
             "(for ratings, say with liked_from= from which one on an item was liked)"
         )
-    return strengths, strengths > 0
+    return strengths
 
 
 def _choose(

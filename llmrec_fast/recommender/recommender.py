@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_matrix, as_texts
+from llmrec_fast.arrays import ArrayLike, as_matrix
 from llmrec_fast.encoding import Encoder, EncoderLike, TextEncoder, as_text_encoder
 from llmrec_fast.errors import InvalidInput, NotFitted
 from llmrec_fast.features import HistoryWeighting, Interactions, Items, read_interactions, read_items
-from llmrec_fast.ranking import rerank_mmr
 from llmrec_fast.recommender import storage
+from llmrec_fast.recommender.answers import Answers, Snapshot
+from llmrec_fast.recommender.events import strength_of, time_of
 from llmrec_fast.recommender.fitted import FitReport, Fitted
 from llmrec_fast.recommender.fitting import TEXT, Settings, fit
-from llmrec_fast.recommender.results import Explanation, HistoryContribution, Recommendations
-from llmrec_fast.recommender.space import PRIOR, WeightedHistories
+from llmrec_fast.recommender.live import Change, Events, ItemsRemoved, ItemsWritten, apply, check
 
 # how many candidates a diversity reranking chooses from, for each one it returns
 _CANDIDATES = 5
 
 
-class Recommender:
+class Recommender(Answers):
     """Recommendations from item texts (or ready vectors) and what people did, with scores that explain themselves.
 
     The score of an item for a user is `sum over features f of weight_f * cos_f(user, item) + weight * popularity(item)`, where
@@ -108,171 +106,78 @@ class Recommender:
             self._state, self.report_ = fitted, report
         return self
 
-    def add_items(self, items: Any, *, vectors: Mapping[str, ArrayLike] | None = None) -> None:
-        """Add items nobody has chosen yet, by their text (or vectors); they can be recommended at once.
+    # -- living ---------------------------------------------------------------------------------------------------------
 
-        Raises `InvalidInput`, and adds nothing, if an id is known already or a feature's vectors do not fit.
-        """
-        catalogue = items if isinstance(items, Items) else read_items(items)
-        given = {name: as_matrix(values, f"vectors[{name!r}]") for name, values in (vectors or {}).items()}
-        state = self._fitted()
-        if TEXT in state.centrings and TEXT not in given:
-            given[TEXT] = self._text_encoder().encode(catalogue.texts)
-        for name, values in given.items():
-            if name not in state.centrings:
-                raise InvalidInput(f"there is no feature {name!r} to add to; features: {', '.join(state.centrings)}")
-            if len(values) != len(catalogue):
-                raise InvalidInput(f"vectors[{name!r}] has {len(values)} rows; expected {len(catalogue)}, one an item")
-        features = {name: state.centrings[name].apply(values) for name, values in given.items()}
-        with self._writer:
-            state = self._fitted()
-            start = len(state.item_ids)
-            space = state.space.extended(features, np.zeros(len(catalogue), np.float32))
-            state.item_ids.extend(catalogue.ids)
-            self._state = replace(state, titles=state.titles + catalogue.titles, space=space)
-            state.index.add(space.rows(start), np.arange(start, start + len(catalogue)))
+    def record(
+        self, user: Hashable, item: Hashable, value: float | None = None, timestamp: int | datetime | None = None
+    ) -> None:
+        """Someone did something: from now on it counts in answers for this user, who may be new.
 
-    # -- answers --------------------------------------------------------------------------------------------------------
-
-    def recommend(
-        self,
-        users: Sequence[Hashable],
-        k: int = 10,
-        *,
-        filter_seen: bool = True,
-        exclude: Sequence[Hashable] = (),
-        allow: Sequence[Hashable] | None = None,
-        diversity: float = 0.0,
-        weights: Mapping[str, float] | None = None,
-    ) -> Recommendations:
-        """The k best items of each user, in one call into the index.
+        An event weighs what it would have in `fit` (with `liked_from` a value below it counts `others`; otherwise the value
+        itself, 1 without one), takes its place in the history by time, and ages with what follows. An item that is in the
+        history already counts once, at its latest time. Items are not moved: popularity and collaborative vectors are
+        learned by `fit`.
 
         Parameters
         ----------
-        users : ids of known users. Someone without history gets what is popular.
-        k : 1 to the number of items.
-        filter_seen : whether to leave out everything in the user's history.
-        exclude : items to leave out for everyone.
-        allow : the only items to consider, for instance those in stock.
-        diversity : 0 to 1; above 0, reorder by maximal marginal relevance over five times k candidates.
-        weights : other weights than the fitted ones, for this call; a feature that is not named counts nothing.
+        user, item : ids; the item must be known.
+        value : as in the interactions that were fitted.
+        timestamp : in their unit; datetimes in microseconds since 1970. None: the time of the user's latest event, behind it.
 
         Raises
         ------
-        UnknownId : a user or item that is not known.
-        InvalidInput : k below 1 or above the number of items, a wrong weight.
+        UnknownId, InvalidInput : an item that is not known, a value that `fit` would refuse; nothing was recorded.
         """
-        state = self._fitted()
-        histories = state.histories.take(state.user_ids.positions(users))
-        seen = histories if filter_seen else None
-        return self._answer(state, histories, k, seen, exclude, allow, diversity, weights)
+        self.record_many([user], [item], [value], [timestamp])
 
-    def recommend_for_items(
+    def record_many(
         self,
+        users: Sequence[Hashable],
         items: Sequence[Hashable],
-        k: int = 10,
-        *,
-        filter_seen: bool = True,
-        exclude: Sequence[Hashable] = (),
-        allow: Sequence[Hashable] | None = None,
-        diversity: float = 0.0,
-        weights: Mapping[str, float] | None = None,
-    ) -> Recommendations:
-        """For someone new who liked `items`, the oldest first; otherwise as `recommend`. One row."""
-        state = self._fitted()
-        positions = state.item_ids.positions(items)
-        indptr = np.array([0, len(positions)])
-        history = WeightedHistories(indptr, positions, HistoryWeighting(state.decay).weights(indptr))
-        return self._answer(state, history, k, history if filter_seen else None, exclude, allow, diversity, weights)
+        values: Sequence[float | None] | ArrayLike | None = None,
+        timestamps: Sequence[int | datetime | None] | ArrayLike | None = None,
+    ) -> None:
+        """Several events in order, as by `record`: all of them or, if one is refused, none."""
+        count = len(items)
+        if len(users) != count:
+            raise InvalidInput(f"users and items must be of one length; got {len(users)} and {count}")
+        strengths = [strength_of(self._settings, value) for value in _column(values, count, "values")]
+        times = [time_of(timestamp) for timestamp in _column(timestamps, count, "timestamps")]
+        self._commit(Events(list(users), list(items), strengths, times))
 
-    def recommend_for_text(
-        self,
-        texts: str | Sequence[str],
-        k: int = 10,
-        *,
-        exclude: Sequence[Hashable] = (),
-        allow: Sequence[Hashable] | None = None,
-        diversity: float = 0.0,
-        popularity: float = 0.0,
-    ) -> Recommendations:
-        """Items whose texts are nearest to what someone writes: a search, or a new user's wishes. A row a text.
+    def upsert_items(self, items: Any, *, vectors: Mapping[str, ArrayLike] | None = None) -> None:
+        """Add items, or describe known ones anew, by their text (or vectors); they can be recommended so at once.
 
-        The score is the cosine of the text feature plus `popularity` times the prior.
+        A known item keeps its place in histories, its popularity, its collaborative vector and every feature that is not given;
+        its title is replaced. A new item has nothing but the features given. An item that was removed and comes back is new.
+
+        Parameters
+        ----------
+        items : as in `fit`.
+        vectors : name -> (n, d) in the order of `items`, moved as those of `fit` were. "text" replaces encoding.
+
+        Raises
+        ------
+        InvalidInput : vectors of an unknown feature or another shape; nothing was changed.
         """
-        state = self._fitted()
-        if TEXT not in state.centrings:
-            raise InvalidInput("there is no text feature: fit with an encoder")
-        given = [texts] if isinstance(texts, str) else as_texts(texts)
-        vectors = state.centrings[TEXT].apply(self._text_encoder().encode(given))
-        queries = state.space.queries({TEXT: vectors}, {TEXT: 1.0, PRIOR: popularity}, len(vectors))
-        return self._search(state, queries, k, None, exclude, allow, diversity)
+        self._commit(self._described(items, vectors))
 
-    def similar_items(
-        self,
-        items: Sequence[Hashable],
-        k: int = 10,
-        *,
-        exclude: Sequence[Hashable] = (),
-        allow: Sequence[Hashable] | None = None,
-        weights: Mapping[str, float] | None = None,
-    ) -> Recommendations:
-        """The items nearest to each of `items`, itself left out: the weighted sum of cosines, without the prior."""
-        state = self._fitted()
-        positions = state.item_ids.positions(items)
-        chosen = {**(state.weights if weights is None else weights), PRIOR: 0.0}
-        profiles = {name: vectors[positions] for name, vectors in state.space.features.items()}
-        queries = state.space.queries(profiles, chosen, len(positions))
-        itself = WeightedHistories(np.arange(len(positions) + 1), positions, np.ones(len(positions), np.float32))
-        return self._search(state, queries, k, itself, exclude, allow, 0.0)
+    def add_items(self, items: Any, *, vectors: Mapping[str, ArrayLike] | None = None) -> None:
+        """`upsert_items` of new items only: raises `InvalidInput`, and adds nothing, if an id is known already."""
+        self._commit(self._described(items, vectors), new=True)
 
-    def explain(self, user: Hashable, item: Hashable) -> Explanation:
-        """The score of `item` for `user`, taken apart by feature and by item of the history."""
-        state = self._fitted()
-        target = state.item_ids.position(item)
-        history = state.histories.take(np.array([state.user_ids.position(user)]))
-        query = state.space.queries(state.space.profiles(history), state.weights, 1)[0]
-        row = state.index.vectors([target])[0]
-        features = state.space.by_feature(query, row)
-        items, item_weights = history.of(0)
-        shares = state.space.by_history(items, item_weights, target, state.weights)
-        parts = [
-            HistoryContribution(
-                state.item_ids[int(position)],
-                float(sum(values[place] for values in shares.values())),
-                {name: float(values[place]) for name, values in shares.items()},
-            )
-            for place, position in enumerate(items)
-        ]
-        parts.sort(key=lambda part: -part.total)
-        return Explanation(user, item, float(sum(features.values())), features, parts)
+    def remove_items(self, ids: Sequence[Hashable]) -> None:
+        """Take items out of the catalogue: out of answers, and out of the histories that describe users.
 
-    # -- what is known --------------------------------------------------------------------------------------------------
+        Raises `UnknownId` (nothing was removed) if one is not known, `InvalidInput` if none would be left.
+        """
+        self._commit(ItemsRemoved(list(ids)))
 
-    @property
-    def item_ids(self) -> list[Hashable]:
-        """The catalogue's ids, in the order of positions."""
-        return list(self._fitted().item_ids)
+    def snapshot(self) -> Snapshot:
+        """The recommender as it is now, for reading: what is written later does not show in it. Costs nothing."""
+        return Snapshot(self._fitted(), self._text_encoder)
 
-    @property
-    def user_ids(self) -> list[Hashable]:
-        """The known users' ids."""
-        return list(self._fitted().user_ids)
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """Feature -> weight, the prior's under "popularity"."""
-        return dict(self._fitted().weights)
-
-    def title(self, item: Hashable) -> str:
-        """How an item is shown to people."""
-        state = self._fitted()
-        return state.titles[state.item_ids.position(item)]
-
-    def history(self, user: Hashable) -> list[Hashable]:
-        """What a user did, the latest last."""
-        state = self._fitted()
-        items, _ = state.histories.of(state.user_ids.position(user))
-        return [state.item_ids[int(position)] for position in items]
+    # -- storage --------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
         """Write everything but the encoder to the folder `path`, atomically, checksummed. Ids must be str, int or UUID.
@@ -293,6 +198,29 @@ class Recommender:
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
+    def _commit(self, change: Change, *, new: bool = False) -> None:
+        with self._writer:
+            state = self._fitted()
+            check(state, change, new=new)
+            self._state = apply(state, change)
+
+    def _described(self, items: Any, vectors: Mapping[str, ArrayLike] | None) -> ItemsWritten:
+        """Items with their features as the space takes them; encodes texts."""
+        catalogue = items if isinstance(items, Items) else read_items(items)
+        given = {name: as_matrix(values, f"vectors[{name!r}]") for name, values in (vectors or {}).items()}
+        centrings = self._fitted().centrings
+        if TEXT in centrings and TEXT not in given:
+            given[TEXT] = as_matrix(self._text_encoder().encode(catalogue.texts), "the vectors of the texts")
+        for name, values in given.items():
+            if name not in centrings:
+                raise InvalidInput(
+                    f"there is no feature {name!r} to describe items by; features: {', '.join(centrings)}"
+                )
+            if len(values) != len(catalogue):
+                raise InvalidInput(f"vectors[{name!r}] has {len(values)} rows; expected {len(catalogue)}, one an item")
+        features = {name: centrings[name].apply(values) for name, values in given.items()}
+        return ItemsWritten(list(catalogue.ids), list(catalogue.titles), features)
+
     def _fitted(self) -> Fitted:
         if self._state is None:
             raise NotFitted("this recommender is not fitted yet: call fit(items, interactions) first")
@@ -309,63 +237,10 @@ class Recommender:
                 self._encoder = as_text_encoder(like)
         return self._encoder
 
-    def _answer(
-        self,
-        state: Fitted,
-        histories: WeightedHistories,
-        k: int,
-        seen: WeightedHistories | None,
-        exclude: Sequence[Hashable],
-        allow: Sequence[Hashable] | None,
-        diversity: float,
-        weights: Mapping[str, float] | None,
-    ) -> Recommendations:
-        chosen = state.weights if weights is None else weights
-        queries = state.space.queries(state.space.profiles(histories), chosen, len(histories))
-        return self._search(state, queries, k, seen, exclude, allow, diversity)
 
-    @staticmethod
-    def _search(
-        state: Fitted,
-        queries: Float32Array,
-        k: int,
-        seen: WeightedHistories | None,
-        exclude: Sequence[Hashable],
-        allow: Sequence[Hashable] | None,
-        diversity: float,
-    ) -> Recommendations:
-        count = len(state.item_ids)
-        if as_count(k, "k") > count:
-            raise InvalidInput(f"k must be at most the number of items, {count}; got {k}")
-        left_out = _join(seen, state.item_ids.positions(exclude), len(queries))
-        allowed = None if allow is None else state.item_ids.positions(allow)
-        wanted = min(count, _CANDIDATES * k) if diversity else k
-        found = state.index.search(queries, wanted, exclude=left_out, allow=allowed)
-        if not diversity:
-            return Recommendations(found.ids, found.scores, state.item_ids)
-        used = np.unique(found.ids)
-        used = used[used >= 0]
-        candidates = np.where(found.ids >= 0, np.searchsorted(used, found.ids), -1)
-        rows = state.index.vectors(used)[:, :-1]
-        # every block of a row has unit norm, so rows of one norm differ by their features alone
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        order = rerank_mmr(
-            found.scores, candidates, np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0), k, diversity
-        )
-        return Recommendations(
-            np.take_along_axis(found.ids, order, axis=1),
-            np.take_along_axis(found.scores, order, axis=1),
-            state.item_ids,
-        )
-
-
-def _join(seen: WeightedHistories | None, exclude: Int64Array, count: int) -> tuple[Int64Array, Int64Array] | None:
-    """What to leave out per query, as CSR: everyone's `exclude` and their own `seen`."""
-    if seen is None and not len(exclude):
-        return None
-    if seen is None:
-        return np.arange(count + 1) * len(exclude), np.tile(exclude, count)
-    if not len(exclude):
-        return seen.indptr, seen.items
-    parts = [np.concatenate([seen.of(query)[0], exclude]) for query in range(count)]
-    return seen.indptr + np.arange(count + 1) * len(exclude), np.concatenate([*parts, np.zeros(0, np.int64)])
+def _column(values: Any, count: int, name: str) -> list[Any]:
+    """A column of events as a list; None for one without values."""
+    column = [None] * count if values is None else list(values)
+    if len(column) != count:
+        raise InvalidInput(f"{name} must have {count} values, one an event; got {len(column)}")
+    return column

@@ -11,51 +11,44 @@ prior for similar items. Nothing here knows users, texts or ids.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
+from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features import Fusion
+from llmrec_fast.recommender.histories import WeightedHistories
 
 PRIOR = "popularity"
+_LEAST_CAPACITY = 1024
 
 
-@dataclass(frozen=True)
-class WeightedHistories:
-    """For each query the items that describe it, oldest first, and how much each counts.
+class _GrowingRows:
+    """An array with room behind its rows. Rows that have been shown never change, so views stay right while it grows."""
 
-    Attributes
-    ----------
-    indptr : (queries + 1,) int64; query q owns the positions `indptr[q] .. indptr[q + 1]` of the other two.
-    items : (m,) int64 positions in the catalogue.
-    weights : (m,) float32.
-    """
+    def __init__(self, rows: Float32Array) -> None:
+        self._buffer = rows
 
-    indptr: Int64Array
-    items: Int64Array
-    weights: Float32Array
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
-
-    def of(self, query: int) -> tuple[Int64Array, Float32Array]:
-        """Items and weights of one query."""
-        part = slice(int(self.indptr[query]), int(self.indptr[query + 1]))
-        return self.items[part], self.weights[part]
-
-    def take(self, queries: Int64Array) -> WeightedHistories:
-        """The histories of `queries`, in that order."""
-        lengths = np.diff(self.indptr)[queries]
-        indptr = np.concatenate(([0], np.cumsum(lengths)))
-        places = np.arange(indptr[-1]) + np.repeat(self.indptr[queries] - indptr[:-1], lengths)
-        return WeightedHistories(indptr, self.items[places], self.weights[places])
+    def put(self, start: int, rows: Float32Array) -> Float32Array:
+        """Write `rows` from row `start` on, which is where what anyone has seen ends; returns all rows up to their end."""
+        stop = start + len(rows)
+        if stop > len(self._buffer):
+            shape = (max(stop, 2 * len(self._buffer), _LEAST_CAPACITY), *self._buffer.shape[1:])
+            grown = np.empty(shape, np.float32)
+            grown[:start] = self._buffer[:start]
+            self._buffer = grown
+        self._buffer[start:stop] = rows
+        return self._buffer[:stop]
 
 
 class FusedSpace:
-    """Item vectors by feature and a prior, joined into the rows that the index stores."""
+    """Item vectors by feature and a prior, joined into the rows that the index stores. Immutable.
+
+    An item is known by its position in the catalogue. `row_of` says in which row of `features` and `prior` it is described:
+    None where position and row are the same, as they are until the first item is changed; -1 for a removed item.
+    """
 
     def __init__(self, features: Mapping[str, Float32Array], prior: Float32Array) -> None:
         """Take float32 matrices (n, d_f) by name and the prior (n,); every matrix has a row for every item."""
@@ -66,6 +59,9 @@ class FusedSpace:
                 raise InvalidInput(f"feature {name!r} has {len(vectors)} rows; expected {len(prior)}, one an item")
         self.features = dict(features)
         self.prior = prior
+        self.row_of: Int64Array | None = None
+        self._growing = {name: _GrowingRows(vectors) for name, vectors in features.items()}
+        self._growing_prior = _GrowingRows(prior)
         # equal weights: blocks become unit vectors side by side
         self._blocks = Fusion(dict.fromkeys(features, 1.0)) if features else None
 
@@ -79,10 +75,33 @@ class FusedSpace:
         """Columns of a row: those of all features and one for the prior."""
         return sum(self._widths()) + 1
 
-    def rows(self, start: int = 0) -> Float32Array:
-        """The (n - start, dimension) float32 rows for the index, from item `start` on."""
-        fused = self._fuse({name: vectors[start:] for name, vectors in self.features.items()}, len(self.prior) - start)
-        fused[:, -1] = self.prior[start:]
+    @property
+    def positions(self) -> int:
+        """Number of positions in the catalogue, those of removed items included."""
+        return len(self.prior) if self.row_of is None else len(self.row_of)
+
+    @property
+    def live(self) -> BoolArray | None:
+        """(positions,) which items have not been removed; None for all."""
+        return None if self.row_of is None or (self.row_of >= 0).all() else self.row_of >= 0
+
+    def at(self, positions: Int64Array) -> Int64Array:
+        """The rows of `features` and `prior` that describe the items at `positions`."""
+        return positions if self.row_of is None else self.row_of[positions]
+
+    def vectors(self, name: str, positions: Int64Array) -> Float32Array:
+        """(n, d) float32: feature `name` of the items at `positions`."""
+        return self.features[name][self.at(positions)]
+
+    def rows(self, positions: Int64Array | None = None) -> Float32Array:
+        """The (n, dimension) float32 rows for the index, of the items at `positions` or of all."""
+        if positions is None and self.row_of is None:
+            vectors, prior = self.features, self.prior
+        else:
+            rows = self.at(np.arange(self.positions) if positions is None else positions)
+            vectors, prior = {name: values[rows] for name, values in self.features.items()}, self.prior[rows]
+        fused = self._fuse(vectors, len(prior))
+        fused[:, -1] = prior
         return fused
 
     def queries(self, profiles: Mapping[str, Float32Array], weights: Mapping[str, float], count: int) -> Float32Array:
@@ -103,8 +122,9 @@ class FusedSpace:
         from llmrec_fast.kernels.cpu import pool
 
         starts, lengths = histories.indptr[:-1], np.diff(histories.indptr)
+        rows = self.at(histories.items)
         return {
-            name: pool(vectors, starts, lengths, index=histories.items, weights=histories.weights, mode="sum")
+            name: pool(vectors, starts, lengths, index=rows, weights=histories.weights, mode="sum")
             for name, vectors in self.features.items()
         }
 
@@ -125,9 +145,9 @@ class FusedSpace:
         if not counted:
             return {}
         return Fusion(counted).explain_history(
-            {name: self.features[name][items] for name in counted},
+            {name: self.vectors(name, items) for name in counted},
             item_weights,
-            {name: self.features[name][target] for name in counted},
+            {name: self.vectors(name, np.array([target]))[0] for name in counted},
         )
 
     def check_weights(self, weights: Mapping[str, float]) -> None:
@@ -139,16 +159,45 @@ class FusedSpace:
             if not 0 <= weight < np.inf:
                 raise InvalidInput(f"the weight of {name!r} must be finite and not negative; got {weight}")
 
-    def extended(self, features: Mapping[str, Float32Array], prior: Float32Array) -> FusedSpace:
-        """A space with further items; features that are not given are zero for them."""
-        count = len(prior)
-        return FusedSpace(
-            {
-                name: np.concatenate([vectors, features.get(name, np.zeros((count, vectors.shape[1]), np.float32))])
-                for name, vectors in self.features.items()
-            },
-            np.concatenate([self.prior, prior]),
-        )
+    def written(self, positions: Int64Array, features: Mapping[str, Float32Array]) -> FusedSpace:
+        """A space in which the items at `positions` are described anew; those from `self.positions` on are new.
+
+        A feature that is not given stays what it was for a known item, and so does the prior; both are zero for a new one.
+        New positions must follow the known ones without a gap. Copies what is written, and 8 bytes an item.
+        """
+        known = positions < self.positions
+        old_rows, start = self.at(positions[known]), len(self.prior)
+        made = {}
+        for name, vectors in self.features.items():
+            rows = features.get(name)
+            if rows is None:
+                rows = np.zeros((len(positions), vectors.shape[1]), np.float32)
+                rows[known] = vectors[old_rows]
+            made[name] = self._growing[name].put(start, rows)
+        prior = np.zeros(len(positions), np.float32)
+        prior[known] = self.prior[old_rows]
+        return self._with(made, self._growing_prior.put(start, prior), self._moved(positions, start))
+
+    def removed(self, positions: Int64Array) -> FusedSpace:
+        """A space without the items at `positions`."""
+        row_of = np.arange(self.positions) if self.row_of is None else self.row_of.copy()
+        row_of[positions] = -1
+        return self._with(self.features, self.prior, row_of)
+
+    def _moved(self, positions: Int64Array, start: int) -> Int64Array | None:
+        """`row_of` when the items at `positions` lie in the rows from `start` on."""
+        new_rows = np.arange(start, start + len(positions))
+        if self.row_of is None and (positions == new_rows).all():
+            return None
+        row_of = np.empty(max(self.positions, int(positions.max(initial=-1)) + 1), np.int64)
+        row_of[: self.positions] = np.arange(self.positions) if self.row_of is None else self.row_of
+        row_of[positions] = new_rows
+        return row_of
+
+    def _with(self, features: Mapping[str, Float32Array], prior: Float32Array, row_of: Int64Array | None) -> FusedSpace:
+        space = copy.copy(self)
+        space.features, space.prior, space.row_of = dict(features), prior, row_of
+        return space
 
     def _fuse(self, blocks: Mapping[str, Float32Array], count: int) -> Float32Array:
         """Unit blocks side by side, with the prior's column (still unset) behind them."""

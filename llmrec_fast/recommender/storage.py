@@ -14,38 +14,49 @@ import numpy as np
 from llmrec_fast.errors import CorruptFile
 from llmrec_fast.features import Centring
 from llmrec_fast.folders import read_folder, write_folder
-from llmrec_fast.ids import IdTable
-from llmrec_fast.recommender.fitted import Fitted
+from llmrec_fast.ids import IdTable, tagged_id
+from llmrec_fast.recommender.fitted import Fitted, Growing
 from llmrec_fast.recommender.fitting import Settings
-from llmrec_fast.recommender.space import FusedSpace, WeightedHistories
+from llmrec_fast.recommender.histories import UserHistories
+from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.retrieval import Index
 
 _KIND = "recommender"
 
 
 def save(path: Path, state: Fitted, settings: Settings, encoder: str | None) -> None:
-    """Write everything to `path`; `encoder` is the name or folder of the model, None for one that cannot be named."""
-    features = list(state.space.features)
+    """Write everything to `path`; `encoder` is the name or folder of the model, None for one that cannot be named.
+
+    Items are written in the order of the index, without removed ones, so that a loaded recommender breaks ties alike.
+    """
+    order = state.index.ids
+    dense = state.space.row_of is None
+    features = list(state.space.names)
     header = {
         "kind": _KIND,
         "settings": asdict(settings) | {"weights": None if settings.weights is None else dict(settings.weights)},
         "encoder": encoder,
-        "items": state.item_ids.to_json(),
+        "items": [tagged_id(identifier, "item") for identifier in state.item_ids.at(order).tolist()],
         "users": state.user_ids.to_json(),
-        "titles": list(state.titles),
+        "titles": [state.title(position) for position in order.tolist()],
         "features": features,
         "centred": list(state.centrings),
         "weights": dict(state.weights),
         "decay": state.decay,
     }
+    histories = state.histories.merged(order)
     arrays: dict[str, np.ndarray[Any, Any]] = {
-        "prior": state.space.prior,
-        "history_indptr": state.histories.indptr,
-        "history_items": state.histories.items,
-        "history_weights": state.histories.weights,
+        "prior": state.space.prior if dense else state.space.prior[state.space.at(order)],
+        "history_indptr": histories.indptr,
+        "history_items": histories.items,
+        "history_strengths": histories.strengths,
+        "history_timestamps": histories.timestamps,
     }
     # features are numbered: their names are the caller's and may not do as file names
-    arrays |= {f"feature_{place}": state.space.features[name] for place, name in enumerate(features)}
+    arrays |= {
+        f"feature_{place}": state.space.features[name] if dense else state.space.vectors(name, order)
+        for place, name in enumerate(features)
+    }
     arrays |= {f"mean_{place}": centring.mean for place, centring in enumerate(state.centrings.values())}
     write_folder(path, header, arrays)
 
@@ -59,17 +70,23 @@ def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None]
         {name: arrays[f"feature_{place}"] for place, name in enumerate(header["features"])}, arrays["prior"]
     )
     item_ids = IdTable.from_json(header["items"], kind="item")
+    user_ids = IdTable.from_json(header["users"], kind="user")
     index = Index(space.dimension, "dot", threads=threads)
     index.add(space.rows(), np.arange(len(item_ids)))
-    state = Fitted(
-        item_ids,
-        IdTable.from_json(header["users"], kind="user"),
-        tuple(header["titles"]),
+    histories = UserHistories(
+        len(user_ids),
+        arrays["history_indptr"],
+        arrays["history_items"],
+        arrays["history_strengths"],
+        arrays["history_timestamps"],
+        header["decay"],
+    )
+    state = Fitted.start(
+        Growing(item_ids, user_ids, header["titles"], index),
         space,
         {name: Centring(arrays[f"mean_{place}"]) for place, name in enumerate(header["centred"])},
         header["weights"],
         header["decay"],
-        WeightedHistories(arrays["history_indptr"], arrays["history_items"], arrays["history_weights"]),
-        index,
+        histories,
     )
     return state, replace(Settings(**header["settings"]), threads=threads), header["encoder"]

@@ -1,27 +1,26 @@
-"""The index: add, remove and search item vectors, exactly. What it stores is in `segments`, how it searches in `searching`."""
+"""The index: add and remove item vectors. What it stores is in `segments`; reading it, searches included, in `view`."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, as_matrix, as_vector
-from llmrec_fast.errors import InvalidInput, UnknownId
+from llmrec_fast.errors import InvalidInput
 from llmrec_fast.retrieval import persistence
 from llmrec_fast.retrieval.building import append, compact, refit
-from llmrec_fast.retrieval.filters import Exclusions
 from llmrec_fast.retrieval.ids import IdMap
-from llmrec_fast.retrieval.result import Metric, SearchResult
-from llmrec_fast.retrieval.searching import SharedSearches, normalised, read_request, search, search_on_device
+from llmrec_fast.retrieval.result import Metric
+from llmrec_fast.retrieval.searching import SharedSearches
 from llmrec_fast.retrieval.segments import Snapshot
+from llmrec_fast.retrieval.view import IndexView, known_positions
 
 _METRICS = ("cosine", "dot", "euclidean")
 
 
-class Index:
+class Index(IndexView):
     """Exact top-k over vectors of one dimension.
 
     Scores are "higher is better": dot = q.x + bias, cosine = cos(q, x) + bias, euclidean = minus the distance.
@@ -55,18 +54,15 @@ class Index:
             raise InvalidInput(f"device must be 'cpu', 'cuda' or 'auto'; got {device!r}")
         if as_count(dim, "dim") > 16_384:
             raise InvalidInput(f"dim must be at most 16384; got {dim}")
-        self._dim = int(dim)
-        self._metric: Metric = metric
-        self._threads = None if threads is None else as_count(threads, "threads")
-        self._copies = None
+        copies = None
         if device != "cpu":
             from llmrec_fast.retrieval.on_device import copies_for
 
-            self._copies = copies_for(device)
+            copies = copies_for(device)
+        threads = None if threads is None else as_count(threads, "threads")
+        super().__init__(Snapshot((), IdMap(), None), int(dim), metric, threads, copies, SharedSearches())
         self._writer = threading.Lock()
-        self._searches = SharedSearches()
         self._next_id = 0
-        self._snapshot = Snapshot((), IdMap(), None)
 
     @classmethod
     def build(
@@ -110,47 +106,6 @@ class Index:
             index._next_id = index._next_id_after(new_ids)
         return index
 
-    @property
-    def dim(self) -> int:
-        """Number of columns of every vector."""
-        return self._dim
-
-    @property
-    def metric(self) -> Metric:
-        """How two vectors are compared."""
-        return self._metric
-
-    @property
-    def ids(self) -> Int64Array:
-        """The ids, in position order."""
-        return self._snapshot.ids()
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes of codes and norms in use: what stays in memory when the rows are mapped from disk."""
-        return self._snapshot.code_bytes
-
-    @property
-    def advice(self) -> str | None:
-        """Why `optimize` would be worth its time now, or None."""
-        return self._snapshot.advice
-
-    def __len__(self) -> int:
-        return self._snapshot.live_count
-
-    def __contains__(self, item_id: object) -> bool:
-        if isinstance(item_id, bool) or not isinstance(item_id, int | np.integer):
-            return False
-        return bool(self._snapshot.find(np.array([item_id], np.int64))[0] >= 0)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.ids.tolist())
-
-    def vectors(self, ids: ArrayLike) -> Float32Array:
-        """The stored float32 rows of `ids` (for cosine: normalised), (n, d); raises `UnknownId`."""
-        snapshot = self._snapshot
-        return snapshot.gather(_known(snapshot, as_int64(ids, "ids")))
-
     def add(self, vectors: ArrayLike, ids: ArrayLike | None = None, bias: ArrayLike | None = None) -> None:
         """Add rows. They are searchable, exactly, when this returns.
 
@@ -174,7 +129,7 @@ class Index:
         """Remove rows. Raises `UnknownId` and removes nothing if an id is not in the index."""
         wanted = np.unique(as_int64(ids, "ids"))
         with self._writer:
-            self._snapshot = self._snapshot.removed(_known(self._snapshot, wanted))
+            self._snapshot = self._snapshot.removed(known_positions(self._snapshot, wanted))
 
     def optimize(self) -> None:
         """Fit the encoding to the rows that the index now holds, and reclaim removed ones. Searches go on meanwhile.
@@ -185,40 +140,9 @@ class Index:
         with self._writer:
             self._snapshot = compact(self._snapshot, self._metric == "euclidean", self._threads)
 
-    def search(
-        self,
-        queries: ArrayLike,
-        k: int,
-        *,
-        exclude: Exclusions | None = None,
-        allow: ArrayLike | None = None,
-        stats: bool = False,
-    ) -> SearchResult:
-        """The k best rows of each query.
-
-        Parameters
-        ----------
-        queries : (q, d) finite values.
-        k : at least 1; answers beyond the number of allowed rows are padded with id -1 and score -inf.
-        exclude : ids to leave out, per query: a tuple (indptr, ids), or a list with one array of ids a query. Ids that are
-            not in the index are ignored.
-        allow : the only rows to consider, for the whole call: an array of ids, or a boolean mask over positions,
-            which is as long as the index and in the order of `ids`. Ids that are not in the index are ignored.
-        stats : whether the result says what the search did.
-
-        Raises
-        ------
-        InvalidInput : wrong shapes, values that are not finite, k below 1.
-        """
-        snapshot = self._snapshot
-        matrix = as_matrix(queries, "queries", dimension=self._dim)
-        k = as_count(k, "k")
-        if self._metric == "cosine":
-            matrix = normalised(matrix)
-        request = read_request(snapshot, matrix, k, self._metric == "euclidean", exclude, allow, self._threads)
-        if self._copies is not None:
-            return search_on_device(request, self._copies, stats)
-        return search(request, stats=True) if stats else self._searches.search(request)
+    def snapshot(self) -> IndexView:
+        """The index as it is now, for reading: what is added or removed later does not show in it. Costs nothing."""
+        return IndexView(self._snapshot, self._dim, self._metric, self._threads, self._copies, self._searches)
 
     def save(self, path: str | Path) -> None:
         """Write the index to the folder `path`. If the process dies meanwhile, what was there before is still there."""
@@ -291,11 +215,3 @@ class Index:
 
     def _next_id_after(self, ids: Int64Array) -> int:
         return max(self._next_id, int(ids.max()) + 1) if len(ids) else self._next_id
-
-
-def _known(snapshot: Snapshot, ids: Int64Array) -> Int64Array:
-    positions = snapshot.find(ids)
-    unknown = ids[positions < 0]
-    if len(unknown):
-        raise UnknownId(f"id {unknown[0]} is not in the index")
-    return positions
