@@ -19,6 +19,7 @@ SUITES = {
     "cuda-report": "what the compiler made of the CUDA kernels, and the limits that data sheets set (needs nvcc, no GPU)",
     "dropin": "the modules of llmrec_fast.compat against the libraries they stand in for",
     "encode": "texts per second of the encoder against sentence-transformers",
+    "encode-service": "small calls of many asyncio callers, batched together, against the same calls in turn",
     "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",
     "pool": "token pooling against the NumPy expression and torch",
@@ -34,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Compare llmrec_fast with its peers on this machine.\n\n"
-        + "\n".join(f"  {name:<12} {what}" for name, what in SUITES.items())
+        + "\n".join(f"  {name:<14} {what}" for name, what in SUITES.items())
         + '\n\nPeers are installed by: pip install ".[bench]"',
     )
     parser.add_argument("suite", choices=SUITES)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import encode, encode_texts, threads
+from benchmarks import encode, encode_service, encode_texts, threads
 from benchmarks.__main__ import main
 from benchmarks.harness import Disagreement
 from llmrec_fast.encoding import Encoder
@@ -32,6 +32,18 @@ def test_the_suite_runs_without_its_peer_and_says_so(bert: Path, tmp_path: Path)
     found = json.loads((tmp_path / "encode.json").read_text())
     assert found["missing_peers"]["sentence_transformers"] == "left out"
     assert [cell["labels"]["texts"] for cell in found["cells"]] == ["descriptions", "one alone"]
+
+
+def test_callers_together_are_compared_with_calls_in_turn(bert: Path, tmp_path: Path) -> None:
+    words = ["encode-service", "--quick", "--seconds", "0.01", "--threads", "2", "--output", str(tmp_path)]
+    assert main([*words, "--model", str(bert), "--callers", "5"]) == 0
+    found = json.loads((tmp_path / "encode-service.json").read_text())
+    assert {measured["contender"] for measured in found["cells"][0]["measurements"]} == {
+        encode_service.TOGETHER,
+        encode_service.IN_TURN,
+        encode_service.ONE_CALL,
+    }
+    assert found["cells"][0]["figures"]["p99, ms"] > 0
 
 
 class Shifted:
