@@ -1,0 +1,151 @@
+"""Which device encodes: what each one needs, what of it is missing here, and what "auto" therefore chooses.
+
+A device that was asked for by name and cannot be used raises, and names every missing piece at once: driver, wheel, provider
+library, kernels. Only "auto" chooses by itself, and it says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmrec_fast.errors import DeviceUnavailable, InvalidInput
+
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+OLDEST_TENSORRT = (10, 12)
+_PROVIDER = "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """What encodes, and why: `reason` is a sentence for `describe()` and `llmrec-fast info`."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Probes:
+    """How to look at this machine; each gives what is missing, or None. Tests bring their own."""
+
+    driver: Callable[[], str | None]
+    provider: Callable[[], str | None]
+    provider_library: Callable[[], str | None]
+    tensorrt: Callable[[], str | None]
+    kernels: Callable[[], str | None]
+
+    def missing(self, device: str) -> list[str]:
+        """Everything that `device` lacks here, in the order in which to install it."""
+        if device == "cpu":
+            return []
+        session = [self.provider, self.provider_library] if device == "cuda" else [self.tensorrt]
+        found = [probe() for probe in (self.driver, *session, self.kernels)]
+        return [reason for reason in found if reason is not None]
+
+
+def choose_device(
+    device: str, *, engine_cached: Callable[[], bool] = lambda: False, probes: Probes | None = None
+) -> DeviceChoice:
+    """The device to use for `device`.
+
+    Parameters
+    ----------
+    device : "auto", "cpu", "cuda" or "tensorrt".
+    engine_cached : whether a TensorRT engine of the model is on disk; asked by "auto" only, and only where TensorRT runs.
+
+    Raises
+    ------
+    InvalidInput : another name.
+    DeviceUnavailable : a device asked for by name lacks something here; the message names all of it.
+    """
+    if device not in DEVICES:
+        raise InvalidInput(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+    probes = THIS_MACHINE if probes is None else probes
+    if device != "auto":
+        if missing := probes.missing(device):
+            raise DeviceUnavailable(f"device={device!r} cannot be used here; missing: {'; '.join(missing)}")
+        return DeviceChoice(device, "asked for by name")
+    if (driver := probes.driver()) is not None:
+        return DeviceChoice("cpu", f"no GPU can be used: {driver}")
+    without_tensorrt = probes.missing("tensorrt")
+    if not without_tensorrt and engine_cached():
+        return DeviceChoice("tensorrt", "an engine of this model is cached")
+    why_not = (
+        f"TensorRT is missing {'; '.join(without_tensorrt)}"
+        if without_tensorrt
+        else "no TensorRT engine of this model is cached (llmrec-fast build-engine makes one)"
+    )
+    if missing := probes.missing("cuda"):
+        return DeviceChoice("cpu", f"{why_not}; ONNX Runtime on CUDA is missing {'; '.join(missing)}")
+    return DeviceChoice("cuda", why_not)
+
+
+def missing_driver() -> str | None:
+    """What keeps the NVIDIA driver from listing a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return f"the NVIDIA driver ({error})"
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status:
+        return f"a working NVIDIA driver (cuInit reports error {status})"
+    return None if count.value else "a GPU that the NVIDIA driver lists (CUDA_VISIBLE_DEVICES may hide it)"
+
+
+def missing_provider() -> str | None:
+    """The wheel of ONNX Runtime that has the CUDA provider, where it is not the one installed."""
+    wheel = (
+        'pip uninstall onnxruntime, then pip install "llmrec-fast[gpu]" (CUDA 12) or "llmrec-fast[gpu-cu13]" (CUDA 13)'
+    )
+    if importlib.util.find_spec("onnxruntime") is None:
+        return f"the onnxruntime-gpu wheel: {wheel}"
+    available = importlib.import_module("onnxruntime").get_available_providers()
+    if _PROVIDER not in available:
+        return f"the onnxruntime-gpu wheel (the one installed has only {', '.join(available)}): {wheel}"
+    return None
+
+
+def missing_provider_library() -> str | None:
+    """A library that ONNX Runtime's CUDA provider links to and that cannot be loaded."""
+    if missing_provider() is not None:
+        return None
+    folder = Path(importlib.import_module("onnxruntime").__file__ or "").parent / "capi"
+    try:
+        # the provider takes its functions from the first one
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return (
+            f"a library of ONNX Runtime's CUDA provider ({error}): install CUDA and cuDNN of the version that it names"
+        )
+    return None
+
+
+def missing_tensorrt() -> str | None:
+    """The TensorRT wheel, or its libraries, or a new enough version of it."""
+    wheel = 'pip install "llmrec-fast[gpu]" (CUDA 12) or "llmrec-fast[gpu-cu13]" (CUDA 13)'
+    try:
+        tensorrt = importlib.import_module("tensorrt")
+    except ModuleNotFoundError:
+        return f"the tensorrt wheel: {wheel}"
+    except (ImportError, OSError) as error:
+        return f"a library of TensorRT ({error}): {wheel}"
+    version = tuple(int(part) for part in tensorrt.__version__.split(".")[:2])
+    if version < OLDEST_TENSORRT:
+        return f"TensorRT {'.'.join(map(str, OLDEST_TENSORRT))} or newer (installed: {tensorrt.__version__}): {wheel}"
+    return None
+
+
+def missing_kernels() -> str | None:
+    """What the package's own CUDA kernels, which pool the token embeddings, lack."""
+    from llmrec_fast.kernels.cuda import why_unavailable
+
+    return why_unavailable()
+
+
+THIS_MACHINE = Probes(missing_driver, missing_provider, missing_provider_library, missing_tensorrt, missing_kernels)

@@ -1,0 +1,103 @@
+"""Each missing piece of a GPU is named; "auto" chooses in order and says why."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from llmrec_fast.encoding import devices
+from llmrec_fast.encoding.devices import Probes, choose_device
+from llmrec_fast.errors import DeviceUnavailable, InvalidInput
+
+ALL = Probes(*(lambda: None for _ in range(5)))
+PIECES = {
+    "cuda": ("driver", "provider", "provider_library", "kernels"),
+    "tensorrt": ("driver", "tensorrt", "kernels"),
+}
+
+
+@pytest.mark.parametrize(
+    ("device", "piece"), [(device, piece) for device, pieces in PIECES.items() for piece in pieces]
+)
+def test_a_missing_piece_is_named(device: str, piece: str) -> None:
+    probes = replace(ALL, **{piece: lambda: f"the {piece}"})
+    with pytest.raises(DeviceUnavailable, match=f"device='{device}' cannot be used here; missing: the {piece}$"):
+        choose_device(device, probes=probes)
+
+
+@pytest.mark.parametrize("device", PIECES)
+def test_all_missing_pieces_are_named_at_once(device: str) -> None:
+    nothing = Probes(*((lambda name=name: name) for name in ("driver", "provider", "library", "tensorrt", "kernels")))
+    with pytest.raises(DeviceUnavailable) as caught:
+        choose_device(device, probes=nothing)
+    wanted = {"cuda": "driver; provider; library; kernels", "tensorrt": "driver; tensorrt; kernels"}[device]
+    assert str(caught.value).endswith(f"missing: {wanted}")
+
+
+@pytest.mark.parametrize(
+    ("missing", "cached", "device", "reason"),
+    [
+        ([], True, "tensorrt", "cached"),
+        ([], False, "cuda", "build-engine"),
+        (["tensorrt"], True, "cuda", "TensorRT is missing the tensorrt"),
+        (["provider"], True, "tensorrt", "cached"),
+        (["provider"], False, "cpu", "CUDA is missing the provider"),
+        (["kernels"], True, "cpu", "the kernels"),
+        (["driver"], True, "cpu", "the driver"),
+    ],
+)
+def test_auto_prefers_tensorrt_then_cuda_then_the_cpu(
+    missing: list[str], cached: bool, device: str, reason: str
+) -> None:
+    probes = replace(ALL, **{piece: (lambda piece=piece: f"the {piece}") for piece in missing})
+    choice = choose_device("auto", engine_cached=lambda: cached, probes=probes)
+    assert choice.device == device
+    assert reason in choice.reason
+
+
+def test_by_name_nothing_else_is_chosen() -> None:
+    assert [choose_device(device, probes=ALL).device for device in ("cpu", "cuda", "tensorrt")] == [
+        "cpu",
+        "cuda",
+        "tensorrt",
+    ]
+    with pytest.raises(InvalidInput, match="auto, cpu, cuda, tensorrt"):
+        choose_device("gpu", probes=ALL)
+
+
+def test_an_onnx_runtime_without_the_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend(monkeypatch, onnxruntime=SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"]))
+    assert "only CPUExecutionProvider" in str(devices.missing_provider())
+    assert devices.missing_provider_library() is None  # the wheel is named already
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert "onnxruntime-gpu wheel" in str(devices.missing_provider())
+
+
+def test_a_provider_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"], __file__="/nowhere/__init__.py")
+    _pretend(monkeypatch, onnxruntime=found)
+    assert devices.missing_provider() is None
+    assert "libonnxruntime_providers_shared.so" in str(devices.missing_provider_library())
+
+
+@pytest.mark.parametrize(("version", "missing"), [("10.11.0.33", True), ("10.12.0.36", False), ("11.4.0", False)])
+def test_an_old_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch, version: str, missing: bool) -> None:
+    _pretend(monkeypatch, tensorrt=SimpleNamespace(__version__=version))
+    assert (devices.missing_tensorrt() is not None) == missing
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, **modules: object) -> None:
+    real = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", lambda name: modules.get(name) or real(name))
+
+
+@pytest.mark.skipif(devices.missing_driver() is None, reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_this_machine_without_a_gpu(device: str) -> None:
+    with pytest.raises(DeviceUnavailable, match="NVIDIA driver"):
+        choose_device(device)
+    assert choose_device("auto").device == "cpu"
