@@ -38,6 +38,10 @@ class CorruptFile(LLMRecError, OSError):
     """A file is truncated, damaged or not what its checksum says; the message names the file."""
 
 
+class LogWriteFailed(LLMRecError, OSError):
+    """A change could not be written to the log (a full disk, for instance) and was refused; nothing was changed."""
+
+
 class FetchFailed(LLMRecError, OSError):
     """A model or data set could not be fetched from any source; the message says what was tried and what to run."""
 

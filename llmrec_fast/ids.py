@@ -41,7 +41,7 @@ class IdTable:
         return iter(self._ids)
 
     def __contains__(self, identifier: object) -> bool:
-        return self._find(_plain(identifier)) is not None
+        return self._find(plain_id(identifier)) is not None
 
     def __getitem__(self, position: int) -> Hashable:
         return self._ids[position]
@@ -50,7 +50,7 @@ class IdTable:
         """Append `ids`; nothing is appended if one of them is known already or comes twice."""
         fresh: dict[Hashable, int] = {}
         for identifier in ids:
-            plain = _plain(identifier)
+            plain = plain_id(identifier)
             if plain is None:
                 raise InvalidInput(f"None is not a valid {self.kind} id")
             if plain in self._positions or plain in fresh:
@@ -61,7 +61,7 @@ class IdTable:
 
     def append(self, identifier: Hashable) -> int:
         """Append one id and return its position. A known id moves there; views taken before keep the old position."""
-        plain, position = _plain(identifier), len(self._ids)
+        plain, position = plain_id(identifier), len(self._ids)
         if plain is None:
             raise InvalidInput(f"None is not a valid {self.kind} id")
         # in this order, so that a view read meanwhile finds its own position at every moment
@@ -77,7 +77,7 @@ class IdTable:
 
     def position(self, identifier: Hashable) -> int:
         """Position of one id; `UnknownId` if it is not in the table."""
-        position = self._find(_plain(identifier))
+        position = self._find(plain_id(identifier))
         if position is None:
             raise UnknownId(f"unknown {self.kind} {identifier!r} (of {len(self)} known){self._hint(identifier)}")
         return position
@@ -151,7 +151,7 @@ class IdView(IdTable):
 
 def check_id(identifier: Hashable, kind: str) -> None:
     """Raise `InvalidInput` for what cannot be an id: None, or something unhashable."""
-    if _plain(identifier) is None:
+    if plain_id(identifier) is None:
         raise InvalidInput(f"None is not a valid {kind} id")
 
 
@@ -160,7 +160,7 @@ def json_id(identifier: Hashable) -> str | int:
     return identifier if isinstance(identifier, str | int) else str(identifier)
 
 
-def _plain(identifier: Any) -> Any:
+def plain_id(identifier: Any) -> Any:
     """NumPy scalars as the Python values that they equal; unhashable ids raise `InvalidInput`."""
     plain = identifier.item() if isinstance(identifier, np.generic) else identifier
     try:

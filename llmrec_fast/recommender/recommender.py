@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from llmrec_fast.arrays import ArrayLike, as_matrix
+from llmrec_fast.arrays import ArrayLike, as_count, as_matrix
 from llmrec_fast.encoding import Encoder, EncoderLike, TextEncoder, as_text_encoder
-from llmrec_fast.errors import InvalidInput, NotFitted
+from llmrec_fast.errors import CorruptFile, InvalidInput, LLMRecError, NotFitted
 from llmrec_fast.features import HistoryWeighting, Interactions, Items, read_interactions, read_items
+from llmrec_fast.folders import MANIFEST
+from llmrec_fast.ids import plain_id
 from llmrec_fast.recommender import storage
 from llmrec_fast.recommender.answers import Answers, Snapshot
 from llmrec_fast.recommender.events import strength_of, time_of
 from llmrec_fast.recommender.fitted import FitReport, Fitted
 from llmrec_fast.recommender.fitting import TEXT, Settings, fit
-from llmrec_fast.recommender.live import Change, Events, ItemsRemoved, ItemsWritten, apply, check
+from llmrec_fast.recommender.journal import Journal, RecoveryReport
+from llmrec_fast.recommender.live import Events, ItemsRemoved, ItemsWritten
+from llmrec_fast.recommender.log import FsyncPolicy, check_policy
+from llmrec_fast.recommender.writing import Writing
 
 # how many candidates a diversity reranking chooses from, for each one it returns
 _CANDIDATES = 5
+
+COMPACT_BYTES = 64 << 20
 
 
 class Recommender(Answers):
@@ -44,6 +52,7 @@ class Recommender(Answers):
     Attributes
     ----------
     report_ : what `fit` did: rows dropped and why, weights, seconds by stage.
+    recovery_ : what `open` found in the log.
 
     Examples
     --------
@@ -76,7 +85,10 @@ class Recommender(Answers):
         self._encoder_like = encoder
         self._encoder: TextEncoder | None = None
         self._state: Fitted | None = None
-        self._writer = threading.Lock()
+        self._writing = Writing(self._fitted, self._publish)
+        self._compacting = threading.Lock()
+        self._compact_at = COMPACT_BYTES
+        self.recovery_: RecoveryReport | None = None
         self.report_: FitReport | None = None
 
     # -- learning -------------------------------------------------------------------------------------------------------
@@ -102,7 +114,11 @@ class Recommender(Answers):
             interactions = read_interactions(interactions, known_items=catalogue.ids)
         encoder = self._text_encoder if self._encoder_like is not None else None
         fitted, report = fit(self._settings, catalogue, interactions, vectors or {}, encoder)
-        with self._writer:
+        with self._writing.lock:
+            if self._writing.journal is not None:
+                raise InvalidInput(
+                    "this recommender is open on a folder: fit another, save it to a new folder and open that"
+                )
             self._state, self.report_ = fitted, report
         return self
 
@@ -139,11 +155,15 @@ class Recommender(Answers):
     ) -> None:
         """Several events in order, as by `record`: all of them or, if one is refused, none."""
         count = len(items)
+        if isinstance(users, str) or isinstance(items, str):
+            raise InvalidInput("users and items must be sequences of ids, not one string")
         if len(users) != count:
             raise InvalidInput(f"users and items must be of one length; got {len(users)} and {count}")
         strengths = [strength_of(self._settings, value) for value in _column(values, count, "values")]
         times = [time_of(timestamp) for timestamp in _column(timestamps, count, "timestamps")]
-        self._commit(Events(list(users), list(items), strengths, times))
+        self._writing.commit(
+            Events([plain_id(user) for user in users], [plain_id(item) for item in items], strengths, times)
+        )
 
     def upsert_items(self, items: Any, *, vectors: Mapping[str, ArrayLike] | None = None) -> None:
         """Add items, or describe known ones anew, by their text (or vectors); they can be recommended so at once.
@@ -160,18 +180,18 @@ class Recommender(Answers):
         ------
         InvalidInput : vectors of an unknown feature or another shape; nothing was changed.
         """
-        self._commit(self._described(items, vectors))
+        self._writing.commit(self._described(items, vectors))
 
     def add_items(self, items: Any, *, vectors: Mapping[str, ArrayLike] | None = None) -> None:
         """`upsert_items` of new items only: raises `InvalidInput`, and adds nothing, if an id is known already."""
-        self._commit(self._described(items, vectors), new=True)
+        self._writing.commit(self._described(items, vectors), new=True)
 
     def remove_items(self, ids: Sequence[Hashable]) -> None:
         """Take items out of the catalogue: out of answers, and out of the histories that describe users.
 
         Raises `UnknownId` (nothing was removed) if one is not known, `InvalidInput` if none would be left.
         """
-        self._commit(ItemsRemoved(list(ids)))
+        self._writing.commit(ItemsRemoved([plain_id(identifier) for identifier in ids]))
 
     def snapshot(self) -> Snapshot:
         """The recommender as it is now, for reading: what is written later does not show in it. Costs nothing."""
@@ -184,25 +204,115 @@ class Recommender(Answers):
 
         The name or folder of an encoder is kept; an object or callable must be given to `load` again.
         """
-        name = str(self._encoder_like) if isinstance(self._encoder_like, str | Path) else None
-        storage.save(Path(path), self._fitted(), self._settings, name)
+        storage.save(Path(path), self._fitted(), self._settings, self._encoder_name)
 
     @classmethod
     def load(cls, path: str | Path, *, encoder: EncoderLike | None = None, threads: int | None = None) -> Recommender:
         """Read what `save` wrote. Raises `CorruptFile`, naming the file, if it is damaged."""
-        state, settings, name = storage.load(Path(path), threads)
-        recommender = cls(encoder if encoder is not None else name, threads=threads)
+        state, settings, name, _ = storage.load(Path(path), threads)
+        return cls._made(state, settings, name, encoder)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        fsync: FsyncPolicy = "always",
+        encoder: EncoderLike | None = None,
+        threads: int | None = None,
+        create_from: Recommender | None = None,
+        compact_bytes: int = COMPACT_BYTES,
+    ) -> Recommender:
+        """Open a saved recommender to live in its folder: every change goes to a log there before readers see it.
+
+        After a crash `open` replays the log; `recovery_` says what it found. A tail that the crash tore is cut, with a
+        `RuntimeWarning`; only changes that had not been acknowledged as durable can be in it. Close it with `close` or `with`.
+
+        Parameters
+        ----------
+        folder : what `save` wrote. One process at a time may have it open; others can `load` its last compacted state.
+        fsync : "always": a change is on disk when the call returns (threads that write at once share one flush). "interval":
+            flushed every 0.1 s, which a power cut may lose; "never": when the system likes. A killed process alone loses
+            nothing under any of them.
+        encoder, threads : as in `load`.
+        create_from : a fitted recommender to save to `folder` if that does not exist yet.
+        compact_bytes : size of the log from which on it is compacted in the background: the folder is saved anew,
+            atomically, and the log starts empty. Readers and writers go on meanwhile.
+
+        Raises
+        ------
+        CorruptFile : damage that no crash leaves, with file and byte offset. InvalidInput : the folder is open already.
+        """
+        path, policy = Path(folder), check_policy(fsync)
+        if create_from is not None and not path.exists():
+            create_from.save(path)
+        if not (path / MANIFEST).exists():
+            raise CorruptFile(f"{path} holds no saved recommender: save one there first, or pass create_from=")
+        journal = Journal(path, policy)
+        try:
+            state, settings, name, follows = storage.load(path, threads)
+            recommender = cls._made(state, settings, name, encoder)
+            recommender._state, recommender.recovery_ = journal.replay(state, follows)
+        except BaseException:
+            journal.close()
+            raise
+        recommender._compact_at = as_count(compact_bytes, "compact_bytes")
+        recommender._writing.journal = journal
+        return recommender
+
+    def compact(self) -> None:
+        """Save the folder of an open recommender anew and start an empty log. A crash at any moment loses nothing."""
+        if self._writing.journal is None:
+            raise InvalidInput("this recommender is not open on a folder: see Recommender.open")
+        self._compact(-1)
+
+    def close(self) -> None:
+        """Flush the log and let go of the folder. Reading goes on working, writing raises."""
+        with self._compacting, self._writing.lock:
+            if self._writing.journal is not None:
+                self._writing.journal.close()
+
+    def __enter__(self) -> Recommender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- inside ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _made(cls, state: Fitted, settings: Settings, name: str | None, encoder: EncoderLike | None) -> Recommender:
+        recommender = cls(encoder if encoder is not None else name)
         recommender._settings = settings
         recommender._state = state
         return recommender
 
-    # -- inside ---------------------------------------------------------------------------------------------------------
+    def _publish(self, state: Fitted) -> None:
+        self._state = state
+        journal = self._writing.journal
+        if journal is not None and journal.size > self._compact_at and not self._compacting.locked():
+            threading.Thread(target=self._compact_quietly, name="llmrec-fast compaction", daemon=True).start()
 
-    def _commit(self, change: Change, *, new: bool = False) -> None:
-        with self._writer:
-            state = self._fitted()
-            check(state, change, new=new)
-            self._state = apply(state, change)
+    def _compact_quietly(self) -> None:
+        """Compaction nobody waits for: what it failed at is said, and the log is still whole."""
+        try:
+            self._compact(self._compact_at)
+        except (OSError, LLMRecError) as error:
+            warnings.warn(f"compaction failed, the log goes on: {error}", RuntimeWarning, stacklevel=1)
+
+    def _compact(self, least: int) -> None:
+        with self._compacting:
+            with self._writing.lock:
+                journal = self._writing.journal
+                if journal is None or journal.size <= least:
+                    return
+                follows, state = journal.next_generation(), self._fitted()
+            storage.save(journal.folder, state, self._settings, self._encoder_name, follows)
+            journal.forget_before(follows.generation)
+
+    @property
+    def _encoder_name(self) -> str | None:
+        return str(self._encoder_like) if isinstance(self._encoder_like, str | Path) else None
 
     def _described(self, items: Any, vectors: Mapping[str, ArrayLike] | None) -> ItemsWritten:
         """Items with their features as the space takes them; encodes texts."""

@@ -11,24 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.errors import CorruptFile
+from llmrec_fast.errors import CorruptFile, InvalidInput
 from llmrec_fast.features import Centring
 from llmrec_fast.folders import read_folder, write_folder
 from llmrec_fast.ids import IdTable, tagged_id
 from llmrec_fast.recommender.fitted import Fitted, Growing
 from llmrec_fast.recommender.fitting import Settings
 from llmrec_fast.recommender.histories import UserHistories
+from llmrec_fast.recommender.journal import LogPosition, generations_in
 from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.retrieval import Index
 
 _KIND = "recommender"
 
 
-def save(path: Path, state: Fitted, settings: Settings, encoder: str | None) -> None:
+def save(
+    path: Path, state: Fitted, settings: Settings, encoder: str | None, follows: LogPosition | None = None
+) -> None:
     """Write everything to `path`; `encoder` is the name or folder of the model, None for one that cannot be named.
 
-    Items are written in the order of the index, without removed ones, so that a loaded recommender breaks ties alike.
+    `follows` is where the log begins that goes on from this state; without it a folder with a log is refused. Items are
+    written in the order of the index, without removed ones, so that a loaded recommender breaks ties alike.
     """
+    if follows is None and path.is_dir() and generations_in(path):
+        raise InvalidInput(
+            f"{path} holds a log of events, which saving would cut off: open it with Recommender.open and compact it, "
+            "or save elsewhere"
+        )
     order = state.index.ids
     dense = state.space.row_of is None
     features = list(state.space.names)
@@ -43,6 +52,7 @@ def save(path: Path, state: Fitted, settings: Settings, encoder: str | None) -> 
         "centred": list(state.centrings),
         "weights": dict(state.weights),
         "decay": state.decay,
+        "log": asdict(follows or LogPosition()),
     }
     histories = state.histories.merged(order)
     arrays: dict[str, np.ndarray[Any, Any]] = {
@@ -61,7 +71,7 @@ def save(path: Path, state: Fitted, settings: Settings, encoder: str | None) -> 
     write_folder(path, header, arrays)
 
 
-def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None]:
+def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None, LogPosition]:
     """What `save` wrote; raises `CorruptFile`."""
     header, arrays = read_folder(path)
     if header.get("kind") != _KIND:
@@ -89,4 +99,9 @@ def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None]
         header["decay"],
         histories,
     )
-    return state, replace(Settings(**header["settings"]), threads=threads), header["encoder"]
+    return (
+        state,
+        replace(Settings(**header["settings"]), threads=threads),
+        header["encoder"],
+        LogPosition(**header["log"]),
+    )
