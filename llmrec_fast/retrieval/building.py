@@ -9,7 +9,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.kernels.codes import ScanPlan, allowed_bits, empty_codes, panels_of
 from llmrec_fast.kernels.cpu.encode_rows import encode_rows
-from llmrec_fast.retrieval.fitting import fit_plan, sample_size
+from llmrec_fast.retrieval.fitting import fit_plan, sample_positions
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.searching import normalise_into
 from llmrec_fast.retrieval.segments import Fit, Segment, Snapshot, empty_segment
@@ -73,11 +73,14 @@ def _encode(segment: Segment, plan: ScanPlan, threads: int | None) -> Segment:
 
 
 def _sample(snapshot: Snapshot) -> tuple[Float32Array, Float32Array]:
-    """Some live rows, evenly spaced, and their biases."""
+    """Some live rows, chosen at random, and their biases."""
     rows, biases = [], []
-    stride = max(1, snapshot.live_count // sample_size(snapshot.segments[0].rows.shape[1]))
+    positions = sample_positions(snapshot.live_count, snapshot.segments[0].rows.shape[1])
+    start = 0
     for segment in snapshot.segments:
-        chosen = np.flatnonzero(segment.live_mask())[::stride]
+        own = positions[(positions >= start) & (positions < start + segment.live_count)] - start
+        start += segment.live_count
+        chosen = np.flatnonzero(segment.live_mask())[own]
         rows.append(np.asarray(segment.rows[chosen]))
         biases.append(segment.bias[chosen])
     return np.concatenate(rows), np.concatenate(biases)

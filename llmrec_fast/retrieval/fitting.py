@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Float64Array
+from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.codes import ScanPlan
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 32_768, 256 << 20
@@ -28,9 +28,16 @@ _LARGEST_SHARE = 0.4
 _SCAN_BYTE, _SECOND_VISIT, _THIRD_VISIT, _VISIT_BYTE = 0.06, 40.0, 60.0, 0.2
 
 
-def sample_size(dim: int) -> int:
-    """How many rows of this many columns are enough to fit a plan to."""
-    return min(_SAMPLE_ROWS, _SAMPLE_BYTES // (4 * dim))
+def sample_positions(count: int, dim: int) -> Int64Array:
+    """Which of `count` rows of `dim` columns to fit a plan to, ascending.
+
+    Chosen at random (always the same ones): rows at equal distances would all be near-duplicates of a few where a
+    catalogue repeats with a period that shares a factor with the distance.
+    """
+    wanted = min(_SAMPLE_ROWS, _SAMPLE_BYTES // (4 * dim))
+    if count <= wanted:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, wanted, replace=False))
 
 
 def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, euclidean: bool, seed: int = 0) -> ScanPlan:

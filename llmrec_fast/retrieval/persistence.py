@@ -14,7 +14,7 @@ from llmrec_fast.folders import FolderWriter, header_bytes, map_array, read_fold
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanPlan, allowed_bits, empty_codes, panels_of
 from llmrec_fast.kernels.cpu.encode_rows import encode_rows
 from llmrec_fast.retrieval.building import LEAST_FITTED_ROWS
-from llmrec_fast.retrieval.fitting import fit_plan, sample_size
+from llmrec_fast.retrieval.fitting import fit_plan, sample_positions
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.result import Metric
 from llmrec_fast.retrieval.searching import normalised
@@ -103,7 +103,7 @@ def build_on_disk(
     biases = np.zeros(count, np.float32) if bias is None else bias.copy()
     codes = None
     if count >= LEAST_FITTED_ROWS:
-        chosen = np.arange(0, count, max(1, count // sample_size(dim)))
+        chosen = sample_positions(count, dim)
         sample = _prepared(_rows_apart(vectors, chosen), metric)
         plan = fit_plan(sample, None if bias is None else bias[chosen], rows=count, euclidean=metric == "euclidean")
         codes = empty_codes(plan, count)

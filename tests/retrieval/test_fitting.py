@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from llmrec_fast.retrieval import Index
-from llmrec_fast.retrieval.fitting import fit_plan
+from llmrec_fast.retrieval.building import _sample
+from llmrec_fast.retrieval.fitting import fit_plan, sample_positions
 
 G = np.random.default_rng(0)
 
@@ -63,3 +64,23 @@ def test_advice_names_what_changed() -> None:
     assert "unexplained" in str(index.advice)
     index.optimize()
     assert index.advice is None
+
+
+@pytest.mark.parametrize("period", [1024, 4096, 16_384])
+def test_a_repeating_catalogue_does_not_fill_the_sample_with_copies(period: int) -> None:
+    """Rows at equal distances, eight apart here, would come from an eighth of what is repeated."""
+    chosen = sample_positions(262_144, 128)
+    assert len(chosen) == 32_768
+    assert (np.diff(chosen) > 0).all()
+    assert len(np.unique(chosen % period)) > 0.8 * period
+
+
+def test_the_sample_holds_live_rows_of_every_segment() -> None:
+    rows = np.repeat(np.arange(9000, dtype=np.float32)[:, None], 2, axis=1)
+    index = Index(2, "dot")
+    for start in range(0, 9000, 3000):
+        index.add(rows[start : start + 3000], bias=rows[start : start + 3000, 0])
+    index.remove(np.arange(0, 9000, 2))
+    sample, bias = _sample(index._snapshot)
+    np.testing.assert_array_equal(sample[:, 0], np.arange(1, 9000, 2))
+    np.testing.assert_array_equal(bias, sample[:, 0])
