@@ -15,7 +15,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, as_count, as_texts
 from llmrec_fast.encoding.dense import DenseLayers
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher
-from llmrec_fast.encoding.inference import Inference, load_model
+from llmrec_fast.encoding.inference import Inference, Precision, load_model
 from llmrec_fast.encoding.model_files import find_model
 from llmrec_fast.encoding.pooling import normalize_rows
 from llmrec_fast.encoding.session import resolve_device
@@ -39,6 +39,9 @@ class Encoder:
     model : a known name (`minilm`) or a folder in the Hugging Face layout: config.json, tokenizer.json, and either
         model.safetensors of a BERT-family architecture or an ONNX file; modules.json and 1_Pooling are honoured.
     device : "auto" or "cpu". A device that cannot be used raises; nothing falls back silently.
+    precision : "float32", or "int8" for the products of a BERT-family model given as safetensors: one scale an output channel
+        of the weights, a scale and a zero point a row of activations. On 2,000 short texts and all-MiniLM-L6-v2 its vectors
+        have a cosine of .999 to float32's on average and .997 at least, and share 96% of the ten nearest neighbours.
     pooling : "mean", "max", "first" (or "cls"), "last" (or "lasttoken"); None: what the model says, else mean.
     normalize : whether vectors are scaled to length 1; None: what the model says.
     max_length : tokens a text (or window) is cut at, special tokens included; None: what the model says.
@@ -70,6 +73,7 @@ class Encoder:
         model: str | Path,
         *,
         device: str = "auto",
+        precision: Precision = "float32",
         pooling: str | None = None,
         normalize: bool | None = None,
         max_length: int | None = None,
@@ -81,6 +85,8 @@ class Encoder:
         progress: bool = True,
     ) -> None:
         resolve_device(device)
+        if precision not in ("float32", "int8"):
+            raise InvalidInput(f"precision must be 'float32' or 'int8'; got {precision!r}")
         if long_texts not in ("truncate", "window"):
             raise InvalidInput(f"long_texts must be 'truncate' or 'window'; got {long_texts!r}")
         if window_overlap is not None and long_texts != "window":
@@ -89,7 +95,7 @@ class Encoder:
         files = find_model(model, pooling=pooling, progress=progress)
         self._files = files
         self._normalize = files.normalize if normalize is None else bool(normalize)
-        self._model = load_model(files, self._threads)
+        self._model = load_model(files, self._threads, precision)
         self._max_length = _choose_max_length(max_length, files.max_length, self._model.positions)
         overlap = None
         if long_texts == "window":
@@ -101,6 +107,7 @@ class Encoder:
         self._window_overlap = overlap
         self._tokenizer = Tokenizer(files.tokenizer, self._max_length, overlap, files.lower_case, files.prompt)
         self._long_texts = long_texts
+        self._precision = precision
         padding_id = int(files.config.get("pad_token_id") or 0)
         self._inference = Inference(self._model, files.pooling, padding_id, self._threads)
         self._dense = DenseLayers(files.dense, self._inference.columns)
@@ -124,6 +131,7 @@ class Encoder:
             "architecture": str(self._files.config.get("model_type", "unknown")),
             "source": self._model.source,
             "device": self._model.joint.device,
+            "precision": self._precision,
             "threads": self._threads,
             "dimension": self.dimension,
             "max_length": self._max_length,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,12 +18,15 @@ from llmrec_fast.encoding.architectures import SUPPORTED_TYPES, read_architectur
 from llmrec_fast.encoding.batching import TOKENS_PER_BATCH, TOKENS_WORTH_A_BATCH, pad_batch, plan_batches
 from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.model_files import ModelFiles
+from llmrec_fast.encoding.packed import PackedModel, packed_arrays
 from llmrec_fast.encoding.pooling import Pooling
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
 from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.threads import run_parallel
+
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,16 @@ class LoadedModel:
     positions: int | None
 
 
-def load_model(files: ModelFiles, threads: int) -> LoadedModel:
+def load_model(files: ModelFiles, threads: int, precision: Precision = "float32") -> LoadedModel:
     """Load `files`; weights of an architecture that can be built go before an ONNX file.
 
     Raises
     ------
-    InvalidInput, CorruptFile : as `read_architecture`, `build_graph` and `OnnxFileSession` do.
+    InvalidInput, CorruptFile : as `read_architecture`, `build_graph` and `OnnxFileSession` do; "int8" for an ONNX file.
     MissingDependency : onnxruntime is not installed.
     """
+    if precision == "int8":
+        return _load_int8(files)
     if files.weights and (files.config.get("model_type") in SUPPORTED_TYPES or files.onnx is None):
         with WeightFiles(files.weights) as weights:
             graph = build_graph(read_architecture(files.config, weights.names()), weights)
@@ -66,6 +72,18 @@ def load_model(files: ModelFiles, threads: int) -> LoadedModel:
         "onnx",
         positions if isinstance(positions, int) and positions > 0 else None,
     )
+
+
+def _load_int8(files: ModelFiles) -> LoadedModel:
+    if not files.weights:
+        raise InvalidInput(
+            f"precision='int8' quantises the weights of a safetensors file, and {files.folder} has an ONNX file only; "
+            "use precision='float32', or put model.safetensors into the folder"
+        )
+    with WeightFiles(files.weights) as weights:
+        architecture = read_architecture(files.config, weights.names())
+        model = PackedModel(architecture, packed_arrays(architecture, weights, quantise=True))
+    return LoadedModel(model, model, "safetensors", architecture.max_length)
 
 
 class Inference:
@@ -98,6 +116,7 @@ class Inference:
         share = int(lengths.sum()) // self._threads
         together = self._threads > 1 and share >= TOKENS_WORTH_A_BATCH
         session, threads = (self._model.single, 1) if together else (self._model.joint, self._threads)
+        packed = session if isinstance(session, PackedModel) else None
         batches = plan_batches(lengths, min(TOKENS_PER_BATCH, share) if together else TOKENS_PER_BATCH)
         lock = threading.Lock()
         # disable=None: shown on a terminal only
@@ -107,13 +126,25 @@ class Inference:
         ) as bar:
 
             def work(batch: Int64Array) -> None:
-                ids, counts = pad_batch([windows[place] for place in batch], self._padding_id)
-                embeddings = session.run(ids, counts)
-                vectors[batch] = self._pooling.apply(
-                    embeddings, counts.astype(np.int64), normalize=normalize, threads=threads
-                )
+                texts = [windows[place] for place in batch]
+                if packed is not None:
+                    vectors[batch] = self._packed_vectors(packed, texts, normalize=normalize)
+                else:
+                    ids, counts = pad_batch(texts, self._padding_id)
+                    vectors[batch] = self._pooling.apply(
+                        session.run(ids, counts), counts.astype(np.int64), normalize=normalize, threads=threads
+                    )
                 with lock:
                     bar.update(len(batch))
 
-            run_parallel(work, [(batch,) for batch in batches], self._threads if together else 1)
+            run_parallel(work, [(batch,) for batch in batches], self._threads if packed is not None or together else 1)
         return vectors
+
+    def _packed_vectors(self, model: PackedModel, texts: list[Int32Array], *, normalize: bool) -> Float32Array:
+        """Pooled before the scratch memory, in which the token embeddings lie, goes to somebody else."""
+        from llmrec_fast.kernels.cpu.scratch import borrowed_scratch
+
+        with borrowed_scratch() as scratch:
+            embeddings, lengths = model.run_packed(texts, scratch)
+            starts = np.cumsum(lengths) - lengths
+            return self._pooling.apply_packed(embeddings, starts, lengths, normalize=normalize, threads=1)

@@ -38,11 +38,17 @@ class Pooling:
         self, token_embeddings: Float32Array, lengths: Int64Array, *, normalize: bool, threads: int
     ) -> Float32Array:
         """(batch, time, d) token embeddings with `lengths` real tokens each -> (batch, modes * d), normalised on request."""
+        batch, time, width = token_embeddings.shape
+        starts = np.arange(batch, dtype=np.int64) * time
+        table = token_embeddings.reshape(batch * time, width)
+        return self.apply_packed(table, starts, lengths, normalize=normalize, threads=threads)
+
+    def apply_packed(
+        self, table: Float32Array, starts: Int64Array, lengths: Int64Array, *, normalize: bool, threads: int
+    ) -> Float32Array:
+        """The same for (tokens, d) embeddings, those of a text from its start on."""
         from llmrec_fast.kernels.cpu import pool
 
-        batch, time, width = token_embeddings.shape
-        table = token_embeddings.reshape(batch * time, width)
-        starts = np.arange(batch, dtype=np.int64) * time
         if len(self.modes) == 1:
             return pool(table, starts, lengths, mode=self.modes[0], normalize=normalize, threads=threads)
         parts = [pool(table, starts, lengths, mode=mode, threads=threads) for mode in self.modes]

@@ -1,0 +1,318 @@
+"""Products of small tiles of matrices, held in registers: what `transformer.py` builds its matrix products from.
+
+Like the instructions of `intrinsics.py`, a tile comes in forms for several instruction sets, chosen by the type of a marker.
+A float32 tile gives the same everywhere: each element is one sum over k in ascending order. An integer tile is exact
+everywhere: with 7-bit weights on AVX2, whose instruction saturates pairs at 16 bits, with 8-bit weights elsewhere.
+
+This file holds no algorithm. Offsets count elements, and nothing checks them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set
+
+VNNI: np.uint32 = np.uint32(2)
+_I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """How a set of instructions cuts its products.
+
+    Attributes
+    ----------
+    rows : rows of every tile; the rows of an operand are padded to a multiple of it.
+    lanes : 32-bit numbers in a register.
+    float_panel, byte_panel : columns of a tile of float32 and of integers; packed weights come in panels of this width.
+    weight_limit : the largest magnitude of an integer weight.
+    """
+
+    rows: int
+    lanes: int
+    float_panel: int
+    byte_panel: int
+    weight_limit: int
+
+
+_SHAPES = {
+    types.uint32: TileShape(6, 16, 64, 64, 127),  # 24 of 32 registers hold sums
+    types.uint8: TileShape(6, 8, 16, 8, 64),  # 12 of 16
+    types.uint16: TileShape(6, 8, 16, 8, 127),
+}
+
+
+def tile_set() -> InstructionSet | np.uint32:
+    """The set that this processor multiplies best with: `VNNI`, or what `instruction_set` says."""
+    chosen = instruction_set()
+    if chosen.dtype != np.uint8 or os.environ.get("LLMREC_AVX2") == "1":
+        return chosen
+    return VNNI if _host_has_vnni() else chosen
+
+
+def tile_shape(chosen: InstructionSet | np.uint32) -> TileShape:
+    """The `TileShape` of an instruction set."""
+    return _SHAPES[getattr(types, chosen.dtype.name)]
+
+
+@cache
+def _host_has_vnni() -> bool:
+    features = binding.get_host_cpu_features()
+    return all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni"))
+
+
+def _constant_of(field: str) -> Any:
+    @intrinsic
+    def constant(typing_context: Any, isa: Any) -> Any:
+        value = getattr(_SHAPES[isa], field)
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return context.get_constant(types.intp, value)
+
+        return types.intp(isa), generate
+
+    return constant
+
+
+tile_rows, lanes, float_panel, byte_panel = (
+    _constant_of(field) for field in ("rows", "lanes", "float_panel", "byte_panel")
+)
+
+
+class _Emitter:
+    """Emits loads and stores at element offsets of arrays, and loops."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self.context, self.builder = context, builder
+
+    def data(self, kind: Any, array: Any, offset: Any) -> Any:
+        """A byte pointer to an element."""
+        builder, size = self.builder, kind.dtype.bitwidth // 8
+        data = builder.bitcast(self.context.make_array(kind)(self.context, builder, array).data, _I8.as_pointer())
+        return builder.gep(data, [builder.mul(offset, self.index(size))])
+
+    def index(self, value: int) -> Any:
+        return self.context.get_constant(types.intp, value)
+
+    def at(self, pointer: Any, byte: Any) -> Any:
+        return self.builder.gep(pointer, [byte])
+
+    def load(self, pointer: Any, kind: ir.Type, align: int) -> Any:
+        return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=align)
+
+    def splat(self, scalar: Any, count: int) -> Any:
+        undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, count), [0] * count))
+
+    def call(self, name: str, result: ir.Type, *arguments: Any) -> Any:
+        function = ir.FunctionType(result, [argument.type for argument in arguments])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), arguments)
+
+    def loop(self, count: Any, sums: list[Any], step: Any) -> list[Any]:
+        """`sums = step(k, sums)` for k in range(count), the sums in registers throughout; count is at least 1."""
+        builder = self.builder
+        before, body = builder.block, builder.append_basic_block("tile")
+        builder.branch(body)
+        builder.position_at_end(body)
+        k = builder.phi(count.type)
+        phis = [builder.phi(value.type) for value in sums]
+        k.add_incoming(ir.Constant(count.type, 0), before)
+        for phi, value in zip(phis, sums, strict=True):
+            phi.add_incoming(value, before)
+        results: list[Any] = step(k, phis)
+        following = builder.add(k, ir.Constant(count.type, 1))
+        k.add_incoming(following, builder.block)
+        for phi, value in zip(phis, results, strict=True):
+            phi.add_incoming(value, builder.block)
+        after = builder.append_basic_block("tiled")
+        builder.cbranch(builder.icmp_signed("<", following, count), body, after)
+        builder.position_at_end(after)
+        return results
+
+
+def _float_tile(registers_of: Any) -> Any:
+    @intrinsic
+    def multiply(
+        typing_context: Any,
+        isa: Any,
+        left: Any,
+        left_at: Any,
+        left_stride: Any,
+        right: Any,
+        right_at: Any,
+        right_stride: Any,
+        depth: Any,
+        bias: Any,
+        bias_at: Any,
+        out: Any,
+        out_at: Any,
+        out_stride: Any,
+    ) -> Any:
+        shape = _SHAPES[isa]
+        count = registers_of(shape)
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            emit, kinds = _Emitter(context, builder), signature.args
+            a, a_stride = emit.data(kinds[1], values[1], values[2]), builder.mul(values[3], emit.index(4))
+            b, b_stride = emit.data(kinds[4], values[4], values[5]), builder.mul(values[6], emit.index(4))
+            c, c_stride = emit.data(kinds[10], values[10], values[11]), builder.mul(values[12], emit.index(4))
+            vector = ir.VectorType(_F32, shape.lanes)
+            fused = f"llvm.fma.v{shape.lanes}f32"
+
+            def step(k: Any, sums: list[Any]) -> list[Any]:
+                row = emit.at(b, builder.mul(k, b_stride))
+                rights = [emit.load(emit.at(row, emit.index(4 * shape.lanes * i)), vector, 4) for i in range(count)]
+                column = emit.at(a, builder.mul(k, emit.index(4)))
+                results = []
+                for r in range(shape.rows):
+                    scalar = emit.load(emit.at(column, builder.mul(a_stride, emit.index(r))), _F32, 4)
+                    spread = emit.splat(scalar, shape.lanes)
+                    for i in range(count):
+                        results.append(emit.call(fused, vector, spread, rights[i], sums[r * count + i]))
+                return results
+
+            if kinds[8] == types.none:
+                start = [ir.Constant(vector, None)] * count
+            else:
+                first = emit.data(kinds[8], values[8], values[9])
+                start = [emit.load(emit.at(first, emit.index(4 * shape.lanes * i)), vector, 4) for i in range(count)]
+            sums = emit.loop(values[7], start * shape.rows, step)
+            for r in range(shape.rows):
+                row = emit.at(c, builder.mul(c_stride, emit.index(r)))
+                for i in range(count):
+                    place = emit.at(row, emit.index(4 * shape.lanes * i))
+                    builder.store(sums[r * count + i], builder.bitcast(place, vector.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        place = types.intp
+        signature = types.void(
+            isa, left, place, place, right, place, place, place, bias, place, out, place, place
+        )  # fmt: skip
+        return signature, generate
+
+    return multiply
+
+
+# out[r, c] = bias[c] + sum over k < depth of left[r, k] * right[k, c], float32; a bias of None is zeros. r runs over the rows
+# of a tile; c over the columns of a panel, or the lanes of one register. Each element is one chain of fused multiply-adds in
+# the order of k, so it does not depend on where in which matrix the tile lies.
+multiply_panel_tile = _float_tile(lambda shape: shape.float_panel // shape.lanes)
+multiply_register_tile = _float_tile(lambda shape: 1)
+
+
+@intrinsic
+def multiply_bytes_tile(
+    typing_context: Any,
+    isa: Any,
+    left: Any,
+    left_at: Any,
+    left_stride: Any,
+    row_scales: Any,
+    row_zeros: Any,
+    row: Any,
+    right: Any,
+    right_at: Any,
+    quads: Any,
+    column_scales: Any,
+    column_sums: Any,
+    bias: Any,
+    column: Any,
+    out: Any,
+    out_at: Any,
+    out_stride: Any,
+) -> Any:
+    """out[r, c] = row_scales[r] column_scales[c] (sum_k left[r, k] right[k, c] - row_zeros[r] column_sums[c]) + bias[c].
+
+    `left` is unsigned, `right` signed and packed: four bytes of a column side by side, columns of a panel side by side,
+    `quads` of them. The sum is int32 and exact below a depth of 66,000.
+    """
+    shape = _SHAPES[isa]
+    name = {types.uint32: "vnni", types.uint8: "avx2"}.get(isa, "portable")
+    count = shape.byte_panel // shape.lanes
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        emit, kinds = _Emitter(context, builder), signature.args
+        a, a_stride = emit.data(kinds[1], values[1], values[2]), values[3]
+        b = emit.data(kinds[7], values[7], values[8])
+        c, c_stride = emit.data(kinds[14], values[14], values[15]), builder.mul(values[16], emit.index(4))
+        integers, floats = ir.VectorType(_I32, shape.lanes), ir.VectorType(_F32, shape.lanes)
+        width = 4 * shape.lanes
+
+        def step(k: Any, sums: list[Any]) -> list[Any]:
+            panel = emit.at(b, builder.mul(k, emit.index(width * count)))
+            rights = [emit.load(emit.at(panel, emit.index(width * i)), integers, 1) for i in range(count)]
+            quad = emit.at(a, builder.mul(k, emit.index(4)))
+            results = []
+            for r in range(shape.rows):
+                scalar = emit.load(emit.at(quad, builder.mul(a_stride, emit.index(r))), _I32, 1)
+                spread = emit.splat(scalar, shape.lanes)
+                for i in range(count):
+                    results.append(_add_products(emit, name, shape.lanes, sums[r * count + i], spread, rights[i]))
+            return results
+
+        sums = emit.loop(values[9], [ir.Constant(integers, None)] * (shape.rows * count), step)
+        scales, zeros = emit.data(kinds[4], values[4], values[6]), emit.data(kinds[5], values[5], values[6])
+        columns = [emit.data(kinds[place], values[place], values[13]) for place in (10, 11, 12)]
+        by_column = [
+            [emit.load(emit.at(pointer, emit.index(width * i)), kind, 4) for i in range(count)]
+            for pointer, kind in zip(columns, (floats, integers, floats), strict=True)
+        ]
+        for r in range(shape.rows):
+            scale = emit.splat(emit.load(emit.at(scales, emit.index(4 * r)), _F32, 4), shape.lanes)
+            zero = emit.splat(emit.load(emit.at(zeros, emit.index(4 * r)), _I32, 4), shape.lanes)
+            line = emit.at(c, builder.mul(c_stride, emit.index(r)))
+            for i in range(count):
+                total = builder.sub(sums[r * count + i], builder.mul(zero, by_column[1][i]))
+                factor = builder.fmul(by_column[0][i], scale)
+                fused = f"llvm.fma.v{shape.lanes}f32"
+                result = emit.call(fused, floats, builder.sitofp(total, floats), factor, by_column[2][i])
+                place = emit.at(line, emit.index(width * i))
+                builder.store(result, builder.bitcast(place, floats.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    signature = types.void(
+        isa, left, types.intp, types.intp, row_scales, row_zeros, types.intp, right, types.intp, types.intp,
+        column_scales, column_sums, bias, types.intp, out, types.intp, types.intp,
+    )  # fmt: skip
+    return signature, generate
+
+
+def _add_products(emit: _Emitter, name: str, lanes: int, total: Any, left: Any, right: Any) -> Any:
+    """`total` plus, in each lane, the four products of its unsigned bytes of `left` with its signed bytes of `right`."""
+    builder = emit.builder
+    if name == "vnni":
+        return emit.call("llvm.x86.avx512.vpdpbusd.512", total.type, total, left, right)
+    small, middle = ir.VectorType(_I8, 4 * lanes), ir.VectorType(_I16, 2 * lanes)
+    left, right = builder.bitcast(left, small), builder.bitcast(right, small)
+    if name == "avx2":
+        pairs = emit.call("llvm.x86.avx2.pmadd.ub.sw", middle, left, right)
+        ones = ir.Constant(middle, [1] * (2 * lanes))
+        return builder.add(total, emit.call("llvm.x86.avx2.pmadd.wd", total.type, pairs, ones))
+    wide = ir.VectorType(_I32, 4 * lanes)
+    products = builder.mul(builder.zext(left, wide), builder.sext(right, wide))
+    undefined, index = ir.Constant(wide, ir.Undefined), ir.VectorType(_I32, lanes)
+    for part in range(4):
+        places = ir.Constant(index, list(range(part, 4 * lanes, 4)))
+        total = builder.add(total, builder.shuffle_vector(products, undefined, places))
+    return total
+
+
+@intrinsic
+def power_of_two(typing_context: Any, exponent: Any) -> Any:
+    """2 ** exponent as float32, for -126 <= exponent <= 127; LLVM vectorises it."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        biased = builder.add(values[0], ir.Constant(_I32, 127))
+        return builder.bitcast(builder.shl(biased, ir.Constant(_I32, 23)), _F32)
+
+    return types.float32(types.int32), generate

@@ -1,0 +1,414 @@
+"""The layers of a BERT-family encoder over packed texts: no padding, no tensor between memory and cache that need not be.
+
+Cost of a token and layer: 8 h^2 + 4 h f operations in the four products (h hidden, f intermediate columns), in float32 or
+in bytes, and 4 h t for the attention to the t tokens of its text, in float32. A batch's states stay in a core's own cache;
+each layer's weights pass through once a batch. One thread works on a batch.
+
+With bytes, each row of activations has its own scale and zero point: the range of its values, zero included, in 256 steps.
+Every element of a product is computed from its own row alone, in an order that only k decides, so a text's result is the same,
+bit for bit, whatever else is in the batch.
+"""
+
+# Numba infers the types inside kernels; mypy cannot follow NumPy scalars through them
+# mypy: disable-error-code="assignment, arg-type, no-any-return, return-value"
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.kernels.cpu.scratch import Scratch
+from llmrec_fast.kernels.cpu.tiles import (
+    TileShape,
+    byte_panel,
+    float_panel,
+    lanes,
+    multiply_bytes_tile,
+    multiply_panel_tile,
+    multiply_register_tile,
+    power_of_two,
+    tile_rows,
+    tile_set,
+    tile_shape,
+)
+from llmrec_fast.kernels.jit import jit
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+_GELU, _GELU_TANH, _RELU = range(3)
+# elementwise loops: no reordering of sums, so that the split constants of `_exponential` keep their meaning
+_ELEMENTWISE = {"contract", "nsz", "arcp", "nnan", "ninf"}
+_f = np.float32
+
+
+class Linear(NamedTuple):
+    """The same linear layer of every transformer layer.
+
+    Attributes
+    ----------
+    weights : (layers, panels, depth * width) float32 or int8, packed as `pack_weights` does.
+    bias : (layers, columns) float32, columns padded to whole panels.
+    scales, sums : (layers, columns) float32 and int32: what a column's integers are multiplied with, and their sum; None
+        for float32 weights.
+    """
+
+    weights: npt.NDArray[Any]
+    bias: Float32Array
+    scales: Float32Array | None
+    sums: npt.NDArray[np.int32] | None
+
+
+class Norm(NamedTuple):
+    """Scale and shift of a layer norm, (layers, hidden) float32 each."""
+
+    scale: Float32Array
+    shift: Float32Array
+
+
+class Layers(NamedTuple):
+    """The parameters of all layers. The query's part of `projections` holds the factor 1 / sqrt(head columns)."""
+
+    projections: Linear
+    attention_output: Linear
+    attention_norm: Norm
+    intermediate: Linear
+    output: Linear
+    output_norm: Norm
+
+
+class Embedding(NamedTuple):
+    """Word and position tables, (rows, hidden) float32, and the (1, hidden) norm over their sum."""
+
+    words: Float32Array
+    positions: Float32Array
+    norm: Norm
+
+
+def pack_weights(matrix: npt.NDArray[Any], shape: TileShape) -> npt.NDArray[Any]:
+    """A (depth, columns) matrix as (panels, elements): float32 by panels of columns; int8 with four rows side by side.
+
+    Columns beyond the matrix, and rows up to a multiple of four, are zeros.
+    """
+    integer = matrix.dtype == np.int8
+    width, step = (shape.byte_panel, 4) if integer else (shape.float_panel, 1)
+    depth, columns = (-(-size // unit) * unit for size, unit in zip(matrix.shape, (step, width), strict=True))
+    padded = np.zeros((depth, columns), matrix.dtype)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    quads = padded.reshape(depth // step, step, columns // width, width).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(quads).reshape(columns // width, -1)
+
+
+def encode_packed(
+    ids: npt.NDArray[np.int32],
+    positions: npt.NDArray[np.int32],
+    lengths: Int64Array,
+    embedding: Embedding,
+    layers: Layers,
+    *,
+    heads: int,
+    activation: str,
+    epsilon: float,
+    distances: Float32Array | None,
+    scratch: Scratch,
+) -> Float32Array:
+    """Token embeddings of packed texts.
+
+    Parameters
+    ----------
+    ids, positions : (tokens,) int32, text after text: rows of the word and of the position table. Nothing checks them.
+    lengths : (texts,) tokens of each text; they sum to `tokens`.
+    embedding, layers : the parameters, packed for `tile_set()`.
+    heads : of the attention.
+    activation : one of `ACTIVATIONS`.
+    epsilon : of the layer norms.
+    distances : (heads, 2 n - 1) float32, added to the attention scores at key - query + n - 1, n at least the longest text;
+        None: nothing is added.
+    scratch : working memory; the result lies in it.
+
+    Returns
+    -------
+    (tokens, hidden) float32, valid until `scratch` is used again.
+    """
+    isa = tile_set()
+    shape = tile_shape(isa)
+    tokens, hidden = len(ids), embedding.words.shape[1]
+    # the last tile of rows reaches beyond the last text
+    rows = (-(-tokens // shape.rows) + 1) * shape.rows
+    longest = -(-int(lengths.max()) // shape.lanes) * shape.lanes
+    head_columns = -(-(hidden // heads) // shape.lanes) * shape.lanes
+    linears = (layers.projections, layers.attention_output, layers.intermediate, layers.output)
+    widest = max(linear.bias.shape[1] for linear in linears)
+    depth = -(-max(hidden, layers.intermediate.bias.shape[1]) // 4) * 4
+    states = scratch.take("states", (rows, hidden), np.float32)
+    _forward(
+        isa,
+        ids,
+        positions,
+        lengths,
+        embedding,
+        layers,
+        heads,
+        ACTIVATIONS.index(activation),
+        np.float32(epsilon),
+        distances,
+        states,
+        scratch.take("context", (rows, hidden), np.float32),
+        scratch.take("wide", (rows * widest,), np.float32),
+        scratch.take("narrow", (rows * layers.output.bias.shape[1],), np.float32),
+        scratch.take("bytes", (rows * depth,), np.uint8),
+        scratch.take("row scales", (rows,), np.float32),
+        scratch.take("row zeros", (rows,), np.int32),
+        scratch.take("keys", ((hidden // heads) * longest,), np.float32),
+        scratch.take("values", (longest * head_columns,), np.float32),
+        scratch.take("scores", (shape.rows * (longest + head_columns),), np.float32),
+    )
+    return states[:tokens]
+
+
+@jit()
+def _forward(
+    isa, ids, positions, lengths, embedding, layers, heads, activation, epsilon, distances,
+    states, context, wide, narrow, quantised, row_scales, row_zeros, keys, values, scores,
+):  # fmt: skip
+    tokens, hidden = len(ids), states.shape[1]
+    _embed(ids, positions, embedding.words, embedding.positions, states)
+    _normalise(states, tokens, embedding.norm.scale[0], embedding.norm.shift[0], epsilon)
+    for layer in range(layers.projections.weights.shape[0]):
+        stride = _linear(isa, states, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros)
+        start = 0
+        for length in lengths:
+            _attend(isa, wide, stride, start, length, heads, hidden, distances, context, keys, values, scores)
+            start += length
+        stride = _linear(
+            isa, context, hidden, tokens, layer, layers.attention_output, narrow, quantised, row_scales, row_zeros
+        )
+        _add(states, tokens, narrow, stride)
+        _normalise(states, tokens, layers.attention_norm.scale[layer], layers.attention_norm.shift[layer], epsilon)
+        stride = _linear(
+            isa, states, hidden, tokens, layer, layers.intermediate, wide, quantised, row_scales, row_zeros
+        )
+        _activate(activation, wide[: tokens * stride])
+        stride = _linear(isa, wide, stride, tokens, layer, layers.output, narrow, quantised, row_scales, row_zeros)
+        _add(states, tokens, narrow, stride)
+        _normalise(states, tokens, layers.output_norm.scale[layer], layers.output_norm.shift[layer], epsilon)
+
+
+@jit(inline=True)
+def _linear(isa, rows, rows_stride, tokens, layer, linear, out, quantised, row_scales, row_zeros):
+    """`rows` through one layer's weights to `out`; returns the stride of `out`."""
+    return _multiply(
+        isa, rows, rows_stride, tokens, layer, linear.weights, linear.bias, linear.scales, linear.sums,
+        out, quantised, row_scales, row_zeros,
+    )  # fmt: skip
+
+
+@jit()
+def _multiply(
+    isa, rows, stride, tokens, layer, weights, bias, scales, sums, out, quantised, row_scales, row_zeros
+):  # fmt: skip
+    panels, panel_size, columns = weights.shape[1], weights.shape[2], bias.shape[1]
+    if scales is None:
+        width = float_panel(isa)
+        depth = panel_size // width
+        for panel in range(panels):
+            for row in range(0, tokens, tile_rows(isa)):
+                multiply_panel_tile(
+                    isa, rows, row * stride, stride, weights, (layer * panels + panel) * panel_size, width, depth,
+                    bias, layer * columns + panel * width, out, row * columns + panel * width, columns,
+                )  # fmt: skip
+    else:
+        width = byte_panel(isa)
+        depth = panel_size // width
+        _quantise_rows(rows, stride, tokens, depth, quantised, row_scales, row_zeros)
+        for panel in range(panels):
+            for row in range(0, tokens, tile_rows(isa)):
+                multiply_bytes_tile(
+                    isa, quantised, row * depth, depth, row_scales, row_zeros, row,
+                    weights, (layer * panels + panel) * panel_size, depth // 4,
+                    scales, sums, bias, layer * columns + panel * width,
+                    out, row * columns + panel * width, columns,
+                )  # fmt: skip
+    return columns
+
+
+@jit(fastmath=True)
+def _quantise_rows(rows, stride, tokens, depth, quantised, scales, zeros):
+    """Each row to bytes: value = scale * (byte - zero). Values beyond a row's own columns meet weights of zero."""
+    values = rows.reshape(-1)
+    for row in range(tokens):
+        source = values[row * stride : row * stride + min(depth, stride)]
+        low = high = _f(0)
+        for value in source:
+            low = min(low, value)
+            high = max(high, value)
+        scale = (high - low) / _f(255)
+        if scale < _f(1e-30):
+            scale = _f(1)
+        inverse = _f(1) / scale
+        zero = np.int32(_f(0.5) - low * inverse)
+        shift = _f(zero) + _f(0.5)
+        target = quantised[row * depth : (row + 1) * depth]
+        for column in range(len(source)):
+            target[column] = np.uint8(np.int32(min(max(source[column] * inverse + shift, _f(0)), _f(255))))
+        scales[row], zeros[row] = scale, zero
+
+
+@jit()
+def _attend(isa, projections, stride, start, length, heads, hidden, distances, context, keys, values, scores):
+    """Softmax attention of one text, head by head, as many queries at a time as a tile has rows."""
+    columns = hidden // heads
+    key_stride = -(-length // lanes(isa)) * lanes(isa)
+    value_stride = -(-columns // lanes(isa)) * lanes(isa)
+    out_at = tile_rows(isa) * key_stride
+    for head in range(heads):
+        first = start * stride + head * columns
+        _gather_head(projections, stride, first, hidden, length, columns, keys, key_stride, values, value_stride)
+        for query in range(0, length, tile_rows(isa)):
+            for key in range(0, key_stride, lanes(isa)):
+                multiply_register_tile(
+                    isa, projections, first + query * stride, stride, keys, key, key_stride, columns,
+                    None, 0, scores, key, key_stride,
+                )  # fmt: skip
+            queries = min(tile_rows(isa), length - query)
+            if distances is not None:
+                middle = (distances.shape[1] - 1) // 2
+                for row in range(queries):
+                    for key in range(length):
+                        scores[row * key_stride + key] += distances[head, middle + key - query - row]
+            for row in range(queries):
+                _soften(scores[row * key_stride : row * key_stride + length])
+            for column in range(0, value_stride, lanes(isa)):
+                multiply_register_tile(
+                    isa, scores, 0, key_stride, values, column, value_stride, length,
+                    None, 0, scores, out_at + column, value_stride,
+                )  # fmt: skip
+            for row in range(queries):
+                target, source = context[start + query + row], out_at + row * value_stride
+                for column in range(columns):
+                    target[head * columns + column] = scores[source + column]
+
+
+@jit()
+def _gather_head(projections, stride, first, hidden, length, columns, keys, key_stride, values, value_stride):
+    """One head's keys as columns and its values as rows, both padded with zeros to whole registers."""
+    for row in range(length):
+        key, value = first + hidden + row * stride, first + 2 * hidden + row * stride
+        for column in range(columns):
+            keys[column * key_stride + row] = projections[key + column]
+        for column in range(columns):
+            values[row * value_stride + column] = projections[value + column]
+        for column in range(columns, value_stride):
+            values[row * value_stride + column] = _f(0)
+    for column in range(columns):
+        for row in range(length, key_stride):
+            keys[column * key_stride + row] = _f(0)
+
+
+@jit(fastmath=True)
+def _soften(row):
+    """exp(row - max) / sum, in place."""
+    highest = row[0]
+    for value in row:
+        highest = max(highest, value)
+    for place in range(len(row)):
+        row[place] = _exponential(row[place] - highest)
+    total = _f(0)
+    for value in row:
+        total += value
+    share = _f(1) / total
+    for place in range(len(row)):
+        row[place] *= share
+
+
+@jit(fastmath=_ELEMENTWISE, inline=True)
+def _exponential(x):
+    """exp(x) for x <= 0, within two units of the last place (Cephes' expf); below -87, exp(-87)."""
+    x = max(x, _f(-87))
+    whole = np.int32(x * _f(1.44269504) - _f(0.5))
+    rest = x - _f(whole) * _f(0.693359375) - _f(whole) * _f(-2.12194440e-4)
+    y = _f(1.9875691500e-4)
+    y = y * rest + _f(1.3981999507e-3)
+    y = y * rest + _f(8.3334519073e-3)
+    y = y * rest + _f(4.1665795894e-2)
+    y = y * rest + _f(1.6666665459e-1)
+    y = y * rest + _f(5.0000001201e-1)
+    return (y * rest * rest + rest + _f(1)) * power_of_two(whole)
+
+
+@jit(fastmath=_ELEMENTWISE, inline=True)
+def _error_function(x):
+    """erf(x) within 3e-7 (the rational approximation of Eigen and XLA)."""
+    x = min(max(x, _f(-4)), _f(4))
+    s = x * x
+    p = _f(-2.72614225801306e-10)
+    p = p * s + _f(2.77068142495902e-08)
+    p = p * s + _f(-2.10102402082508e-06)
+    p = p * s + _f(-5.69250639462346e-05)
+    p = p * s + _f(-7.34990630326855e-04)
+    p = p * s + _f(-2.95459980854025e-03)
+    p = p * s + _f(-1.60960333262415e-02)
+    q = _f(-1.45660718464996e-05)
+    q = q * s + _f(-2.13374055278905e-04)
+    q = q * s + _f(-1.68282697438203e-03)
+    q = q * s + _f(-7.37332916720468e-03)
+    q = q * s + _f(-1.42647390514189e-02)
+    return x * p / q
+
+
+@jit(fastmath=_ELEMENTWISE)
+def _activate(activation, values):
+    if activation == _GELU:
+        for place in range(len(values)):
+            x = values[place]
+            values[place] = _f(0.5) * x * (_f(1) + _error_function(x * _f(0.70710678)))
+    elif activation == _GELU_TANH:
+        for place in range(len(values)):
+            x = values[place]
+            # 1 / (1 + exp(-2 u)) = (1 + tanh u) / 2
+            values[place] = x * _logistic(_f(1.5957691216) * (x + _f(0.044715) * x * x * x))
+    elif activation == _RELU:
+        for place in range(len(values)):
+            values[place] = max(values[place], _f(0))
+    else:
+        for place in range(len(values)):
+            values[place] = values[place] * _logistic(values[place])
+
+
+@jit(fastmath=_ELEMENTWISE, inline=True)
+def _logistic(x):
+    power = _exponential(-abs(x))
+    return (_f(1) if x >= _f(0) else power) / (_f(1) + power)
+
+
+@jit()
+def _embed(ids, positions, words, places, states):
+    for token in range(len(ids)):
+        row, word, place = states[token], words[ids[token]], places[positions[token]]
+        for column in range(len(row)):
+            row[column] = word[column] + place[column]
+
+
+@jit()
+def _add(states, tokens, addition, stride):
+    for token in range(tokens):
+        row, other = states[token], addition[token * stride : token * stride + states.shape[1]]
+        for column in range(len(row)):
+            row[column] += other[column]
+
+
+@jit(fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _normalise(states, tokens, scale, shift, epsilon):
+    for token in range(tokens):
+        row = states[token]
+        total = _f(0)
+        for value in row:
+            total += value
+        mean = total / _f(len(row))
+        square = _f(0)
+        for value in row:
+            square += (value - mean) * (value - mean)
+        inverse = _f(1) / np.sqrt(square / _f(len(row)) + epsilon)
+        for column in range(len(row)):
+            row[column] = (row[column] - mean) * inverse * scale[column] + shift[column]
