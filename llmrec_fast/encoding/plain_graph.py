@@ -245,7 +245,7 @@ class _Builder:
 
     def _quantised(self, name: str, x: str, weight: Float32Array) -> list[str]:
         """Both factors through int8 and back: what a runtime with int8 products computes in int8."""
-        step = np.float32(max(self._largest[name], np.finfo(np.float32).tiny) / 127)
+        step = np.float32(max(self._largest[name], float(np.finfo(np.float32).tiny)) / 127)
         zero = self._value("zero_point", np.int8(0))
         pair = [self._value(f"{name}_step", step), zero]
         coded = self._node("QuantizeLinear", [x, *pair], f"{name}_coded")
