@@ -10,6 +10,7 @@ import numpy as np
 
 from llmrec_fast.features import Centring, CleaningReport
 from llmrec_fast.ids import IdTable, IdView
+from llmrec_fast.ranking.adapter import Adapter
 from llmrec_fast.recommender.histories import UserHistories
 from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.retrieval import Index, IndexView
@@ -84,6 +85,7 @@ class Fitted:
     histories: UserHistories
     index: IndexView
     growing: Growing
+    adapter: Adapter | None = None
 
     @classmethod
     def start(
@@ -94,11 +96,12 @@ class Fitted:
         weights: Mapping[str, float],
         decay: float | None,
         histories: UserHistories,
+        adapter: Adapter | None = None,
     ) -> Fitted:
         """The first state over `growing`, which from now on belongs to it."""
         item_ids, user_ids = growing.item_ids.view(), growing.user_ids.view()
         index = growing.index.snapshot()
-        return cls(item_ids, user_ids, space, centrings, weights, decay, histories, index, growing)
+        return cls(item_ids, user_ids, space, centrings, weights, decay, histories, index, growing, adapter)
 
     def title(self, position: int) -> str:
         """How the item at a position is shown."""

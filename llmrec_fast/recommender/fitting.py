@@ -20,6 +20,7 @@ from llmrec_fast.features import (
     popularity_prior,
 )
 from llmrec_fast.ids import IdTable
+from llmrec_fast.ranking.adapter import Adapter, AdapterSettings, fit_adapter
 from llmrec_fast.recommender.fitted import FitReport, Fitted, Growing
 from llmrec_fast.recommender.histories import NO_TIME, UserHistories
 from llmrec_fast.recommender.space import PRIOR, FusedSpace
@@ -27,7 +28,8 @@ from llmrec_fast.recommender.validation import DECAYS, Learn, choose_weights
 from llmrec_fast.retrieval import Index
 from llmrec_fast.timing import timed
 
-TEXT, COLLABORATIVE = "text", "collaborative"
+TEXT, COLLABORATIVE, ADAPTER = "text", "collaborative", "adapter"
+ADAPTER_HISTORIES = "adapter of histories"
 DEFAULT_DECAY = 20.0
 # for catalogues without enough behaviour to choose on: collaborative vectors lead, the rest refines
 _DEFAULT_WEIGHTS = {COLLABORATIVE: 1.0, PRIOR: 0.3}
@@ -45,6 +47,7 @@ class Settings:
     rank: int | None = 256
     regularization: float = 500.0
     threads: int | None = None
+    adapter: AdapterSettings | None = None
 
 
 def fit(
@@ -71,7 +74,10 @@ def fit(
     weighed = interactions.with_values(strengths)
     collaborates = bool(len(weighed)) and settings.rank is not None
 
-    def learn(part: BoolArray) -> tuple[dict[str, Float32Array], Float32Array]:
+    if settings.adapter is not None and not centred:
+        raise InvalidInput("an adapter needs text or other vectors to adapt; give an encoder or vectors=")
+
+    def learn_all(part: BoolArray) -> tuple[FusedSpace, Adapter | None]:
         features = dict(centred)
         if collaborates:
             matrix = weighed.select(part).to_csr()
@@ -79,13 +85,22 @@ def fit(
             features[COLLABORATIVE] = fit_ease(
                 matrix, settings.rank, regularization=settings.regularization
             ).history_vectors
-        return features, popularity_prior(np.bincount(weighed.items[part & liked], minlength=len(items)))
+        adapter = None
+        if settings.adapter is not None:
+            adapter = _adapt(settings, centred, weighed.select(part), liked[part])
+            features[ADAPTER], features[ADAPTER_HISTORIES] = adapter.item_vectors, adapter.history_vectors
+        prior = popularity_prior(np.bincount(weighed.items[part & liked], minlength=len(items)))
+        return join_space(features, prior, adapter), adapter
+
+    def learn(part: BoolArray) -> FusedSpace:
+        return learn_all(part)[0]
 
     with timed(seconds, "choose weights"):
-        weights, decay, source, quality, note = _choose(settings, weighed, liked, learn, collaborates, list(centred))
+        weights, decay, source, quality, note = _choose(
+            settings, weighed, liked, learn, collaborates, [*centred, *([] if settings.adapter is None else [ADAPTER])]
+        )
     with timed(seconds, "learn"):
-        features, prior = learn(np.ones(len(weighed), bool))
-        space = FusedSpace(features, prior)
+        space, adapter = learn_all(np.ones(len(weighed), bool))
         space.check_weights(weights)
     with timed(seconds, "index"):
         index = Index(space.dimension, "dot", threads=settings.threads)
@@ -93,9 +108,37 @@ def fit(
     # copies of the ids: what is added later is this recommender's, not the caller's tables'
     tables = IdTable(items.ids, kind="item"), IdTable(interactions.user_ids, kind="user")
     growing = Growing(*tables, list(items.titles), index)
-    fitted = Fitted.start(growing, space, centrings, weights, decay, _histories(weighed, decay))
+    fitted = Fitted.start(growing, space, centrings, weights, decay, _histories(weighed, decay), adapter)
     report = FitReport(items.report, interactions.report, dict(weights), decay, source, quality, note, seconds)
     return fitted, report
+
+
+def join_space(features: Mapping[str, Float32Array], prior: Float32Array, adapter: Adapter | None) -> FusedSpace:
+    """The space of these features; an adapter's items have a side for histories, and its attention weighs those."""
+    if adapter is None:
+        return FusedSpace(features, prior)
+    attention = {} if adapter.attention is None else {ADAPTER: adapter.attention.weights}
+    return FusedSpace(features, prior, history_tables={ADAPTER: ADAPTER_HISTORIES}, attention=attention)
+
+
+def _adapt(
+    settings: Settings, features: Mapping[str, Float32Array], interactions: Interactions, liked: BoolArray
+) -> Adapter:
+    """Towers trained on these interactions, whose values are strengths."""
+    # in the order of histories, which sorts as `by_user` does
+    histories = interactions.with_values(liked.astype(np.float32)).by_user()
+    strengths = interactions.by_user().values
+    if histories.values is None or strengths is None:
+        raise InvalidInput("an adapter needs interactions with strengths")
+    return fit_adapter(
+        features,
+        histories.indptr,
+        histories.items,
+        strengths,
+        histories.values > 0,
+        settings.adapter,
+        threads=settings.threads,
+    )
 
 
 def _histories(interactions: Interactions, decay: float | None) -> UserHistories:
@@ -136,7 +179,7 @@ def _no_interactions(item_ids: IdTable) -> Interactions:
 
 
 def _check_vectors(name: str, values: ArrayLike, count: int) -> Float32Array:
-    if name in (COLLABORATIVE, PRIOR):
+    if name in (COLLABORATIVE, PRIOR, ADAPTER, ADAPTER_HISTORIES):
         raise InvalidInput(f"{name!r} is learned from the interactions; give these vectors another name")
     matrix = as_matrix(values, f"vectors[{name!r}]")
     if len(matrix) != count:

@@ -15,11 +15,12 @@ from llmrec_fast.errors import CorruptFile, InvalidInput, LLMRecError, NotFitted
 from llmrec_fast.features import HistoryWeighting, Interactions, Items, read_interactions, read_items
 from llmrec_fast.folders import MANIFEST
 from llmrec_fast.ids import plain_id
+from llmrec_fast.ranking.adapter import AdapterSettings
 from llmrec_fast.recommender import storage
 from llmrec_fast.recommender.answers import Answers, Snapshot
 from llmrec_fast.recommender.events import strength_of, time_of
 from llmrec_fast.recommender.fitted import FitReport, Fitted
-from llmrec_fast.recommender.fitting import TEXT, Settings, fit
+from llmrec_fast.recommender.fitting import ADAPTER, ADAPTER_HISTORIES, TEXT, Settings, fit
 from llmrec_fast.recommender.journal import Journal, RecoveryReport
 from llmrec_fast.recommender.live import Events, ItemsRemoved, ItemsWritten
 from llmrec_fast.recommender.log import FsyncPolicy, check_policy
@@ -48,6 +49,9 @@ class Recommender(Answers):
     others : how much an interaction below `liked_from` counts, 0 to 1.
     rank, regularization : of the collaborative vectors (`features.fit_ease`); rank None leaves them out.
     threads : bound on the number of threads.
+    adapter : True or settings for the feature "adapter": towers that take the other vectors given, text first of all, to where
+        behaviour agrees with them (`ranking.adapter`; training needs torch, `pip install 'llmrec-fast[train]'`, answers and
+        saved recommenders do not). New items get their adapted vectors from their texts at once.
 
     Attributes
     ----------
@@ -76,12 +80,14 @@ class Recommender(Answers):
         rank: int | None = 256,
         regularization: float = 500.0,
         threads: int | None = None,
+        adapter: bool | AdapterSettings = False,
     ) -> None:
         if isinstance(decay, str) and decay != "auto":
             raise InvalidInput(f"decay must be a positive number of items, None or 'auto'; got {decay!r}")
         if decay != "auto":
             HistoryWeighting(decay)
-        self._settings = Settings(weights, decay, liked_from, others, rank, regularization, threads)
+        shape = AdapterSettings() if adapter is True else adapter or None
+        self._settings = Settings(weights, decay, liked_from, others, rank, regularization, threads, shape)
         self._encoder_like = encoder
         self._encoder: TextEncoder | None = None
         self._state: Fitted | None = None
@@ -329,6 +335,9 @@ class Recommender(Answers):
             if len(values) != len(catalogue):
                 raise InvalidInput(f"vectors[{name!r}] has {len(values)} rows; expected {len(catalogue)}, one an item")
         features = {name: centrings[name].apply(values) for name, values in given.items()}
+        adapter = self._fitted().adapter
+        if adapter is not None and any(name in features for name in adapter.widths):
+            features[ADAPTER], features[ADAPTER_HISTORIES] = adapter.adapt(features, len(catalogue))
         return ItemsWritten(list(catalogue.ids), list(catalogue.titles), features)
 
     def _fitted(self) -> Fitted:

@@ -12,7 +12,8 @@ prior for similar items. Nothing here knows users, texts or ids.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from llmrec_fast.recommender.histories import WeightedHistories
 
 PRIOR = "popularity"
 _LEAST_CAPACITY = 1024
+
+Attend: TypeAlias = Callable[[Float32Array], Float32Array]
 
 
 class _GrowingRows:
@@ -50,8 +53,20 @@ class FusedSpace:
     None where position and row are the same, as they are until the first item is changed; -1 for a removed item.
     """
 
-    def __init__(self, features: Mapping[str, Float32Array], prior: Float32Array) -> None:
-        """Take float32 matrices (n, d_f) by name and the prior (n,); every matrix has a row for every item."""
+    def __init__(
+        self,
+        features: Mapping[str, Float32Array],
+        prior: Float32Array,
+        *,
+        history_tables: Mapping[str, str] | None = None,
+        attention: Mapping[str, Attend] | None = None,
+    ) -> None:
+        """Take float32 matrices (n, d_f) by name and the prior (n,); every matrix has a row for every item.
+
+        history_tables : feature -> the matrix among `features` that describes its items where they stand in a history, for a
+            feature whose items have two sides. That matrix is no feature of its own.
+        attention : feature -> function from the vectors (h, d_f) of one history to factors (h,) of its weights.
+        """
         if PRIOR in features:
             raise InvalidInput(f"{PRIOR!r} is the name of the prior; call the feature something else")
         for name, vectors in features.items():
@@ -59,16 +74,18 @@ class FusedSpace:
                 raise InvalidInput(f"feature {name!r} has {len(vectors)} rows; expected {len(prior)}, one an item")
         self.features = dict(features)
         self.prior = prior
+        self.history_tables = dict(history_tables or {})
+        self.attention = dict(attention or {})
         self.row_of: Int64Array | None = None
         self._growing = {name: _GrowingRows(vectors) for name, vectors in features.items()}
         self._growing_prior = _GrowingRows(prior)
         # equal weights: blocks become unit vectors side by side
-        self._blocks = Fusion(dict.fromkeys(features, 1.0)) if features else None
+        self._blocks = Fusion(dict.fromkeys(self.names, 1.0)) if features else None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The features, without the prior."""
-        return tuple(self.features)
+        return tuple(name for name in self.features if name not in self.history_tables.values())
 
     @property
     def dimension(self) -> int:
@@ -108,8 +125,8 @@ class FusedSpace:
         """(count, dimension) float32 queries from profiles (count, d_f); a feature without a profile adds nothing."""
         self.check_weights(weights)
         missing = {
-            name: np.zeros((count, vectors.shape[1]), np.float32)
-            for name, vectors in self.features.items()
+            name: np.zeros((count, self.features[name].shape[1]), np.float32)
+            for name in self.names
             if name not in profiles
         }
         fused = self._fuse({**profiles, **missing}, count)
@@ -124,15 +141,22 @@ class FusedSpace:
         starts, lengths = histories.indptr[:-1], np.diff(histories.indptr)
         rows = self.at(histories.items)
         return {
-            name: pool(vectors, starts, lengths, index=rows, weights=histories.weights, mode="sum")
-            for name, vectors in self.features.items()
+            name: pool(
+                self.features[self._of_histories(name)],
+                starts,
+                lengths,
+                index=rows,
+                weights=self._attended(name, histories.indptr, rows, histories.weights),
+                mode="sum",
+            )
+            for name in self.names
         }
 
     def by_feature(self, query: Float32Array, row: Float32Array) -> dict[str, float]:
         """The share of each feature and the prior in `query . row`, in float64; they sum to it exactly."""
         products = query.astype(np.float64) * row.astype(np.float64)
         shares, start = {}, 0
-        for name, width in zip(self.features, self._widths(), strict=True):
+        for name, width in zip(self.names, self._widths(), strict=True):
             shares[name] = float(products[start : start + width].sum())
             start += width
         return shares | {PRIOR: float(products[-1])}
@@ -142,19 +166,21 @@ class FusedSpace:
     ) -> dict[str, Float64Array]:
         """For each weighted feature what each history item adds to the score of item `target`, (h,) float64."""
         counted = {name: weight for name, weight in weights.items() if name != PRIOR and weight > 0}
-        if not counted:
-            return {}
-        return Fusion(counted).explain_history(
-            {name: self.vectors(name, items) for name in counted},
-            item_weights,
-            {name: self.vectors(name, np.array([target]))[0] for name in counted},
-        )
+        rows, indptr = self.at(items), np.array([0, len(items)])
+        shares: dict[str, Float64Array] = {}
+        for name, weight in counted.items():
+            shares |= Fusion({name: weight}).explain_history(
+                {name: self.vectors(self._of_histories(name), items)},
+                self._attended(name, indptr, rows, item_weights),
+                {name: self.vectors(name, np.array([target]))[0]},
+            )
+        return shares
 
     def check_weights(self, weights: Mapping[str, float]) -> None:
         """Raise `InvalidInput` for a weight of an unknown feature, or one that is negative or not finite."""
         for name, weight in weights.items():
-            if name != PRIOR and name not in self.features:
-                known = ", ".join([*self.features, PRIOR])
+            if name != PRIOR and name not in self.names:
+                known = ", ".join([*self.names, PRIOR])
                 raise InvalidInput(f"there is a weight for {name!r}, which is no feature here; features: {known}")
             if not 0 <= weight < np.inf:
                 raise InvalidInput(f"the weight of {name!r} must be finite and not negative; got {weight}")
@@ -199,6 +225,21 @@ class FusedSpace:
         space.features, space.prior, space.row_of = dict(features), prior, row_of
         return space
 
+    def _of_histories(self, name: str) -> str:
+        """The matrix that describes the items of a history for feature `name`."""
+        return self.history_tables.get(name, name)
+
+    def _attended(self, name: str, indptr: Int64Array, rows: Int64Array, weights: Float32Array) -> Float32Array:
+        """The weights of histories for feature `name`: those given, times what attention makes of each history."""
+        attend = self.attention.get(name)
+        if attend is None:
+            return weights
+        vectors, factors = self.features[self._of_histories(name)], np.ones(len(rows), np.float32)
+        for start, stop in zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True):
+            if stop > start:
+                factors[start:stop] = attend(vectors[rows[start:stop]])
+        return weights * factors
+
     def _fuse(self, blocks: Mapping[str, Float32Array], count: int) -> Float32Array:
         """Unit blocks side by side, with the prior's column (still unset) behind them."""
         fused = np.empty((count, self.dimension), np.float32)
@@ -207,8 +248,8 @@ class FusedSpace:
         return fused
 
     def _widths(self) -> list[int]:
-        return [vectors.shape[1] for vectors in self.features.values()]
+        return [self.features[name].shape[1] for name in self.names]
 
     def _column_weights(self, weights: Mapping[str, float]) -> Float32Array:
-        values = [weights.get(name, 0.0) for name in (*self.features, PRIOR)]
+        values = [weights.get(name, 0.0) for name in (*self.names, PRIOR)]
         return np.repeat(np.array(values, np.float32), [*self._widths(), 1])

@@ -15,11 +15,11 @@ from llmrec_fast.errors import CorruptFile, InvalidInput
 from llmrec_fast.features import Centring
 from llmrec_fast.folders import read_folder, write_folder
 from llmrec_fast.ids import IdTable, tagged_id
+from llmrec_fast.ranking.adapter import Adapter, AdapterSettings
 from llmrec_fast.recommender.fitted import Fitted, Growing
-from llmrec_fast.recommender.fitting import Settings
+from llmrec_fast.recommender.fitting import ADAPTER, ADAPTER_HISTORIES, Settings, join_space
 from llmrec_fast.recommender.histories import UserHistories
 from llmrec_fast.recommender.journal import LogPosition, generations_in
-from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.retrieval import Index
 
 _KIND = "recommender"
@@ -40,7 +40,7 @@ def save(
         )
     order = state.index.ids
     dense = state.space.row_of is None
-    features = list(state.space.names)
+    features = list(state.space.features)
     header = {
         "kind": _KIND,
         "settings": asdict(settings) | {"weights": None if settings.weights is None else dict(settings.weights)},
@@ -53,6 +53,7 @@ def save(
         "weights": dict(state.weights),
         "decay": state.decay,
         "log": asdict(follows or LogPosition()),
+        "adapter": None if state.adapter is None else state.adapter.header(),
     }
     histories = state.histories.merged(order)
     arrays: dict[str, np.ndarray[Any, Any]] = {
@@ -67,6 +68,8 @@ def save(
         f"feature_{place}": state.space.features[name] if dense else state.space.vectors(name, order)
         for place, name in enumerate(features)
     }
+    if state.adapter is not None:
+        arrays |= {f"adapter_{name}": np.frombuffer(model, np.uint8) for name, model in state.adapter.models().items()}
     arrays |= {f"mean_{place}": centring.mean for place, centring in enumerate(state.centrings.values())}
     write_folder(path, header, arrays)
 
@@ -76,9 +79,18 @@ def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None,
     header, arrays = read_folder(path)
     if header.get("kind") != _KIND:
         raise CorruptFile(f"{path} holds an index, not a recommender: read it with Index.load")
-    space = FusedSpace(
-        {name: arrays[f"feature_{place}"] for place, name in enumerate(header["features"])}, arrays["prior"]
-    )
+    features = {name: arrays[f"feature_{place}"] for place, name in enumerate(header["features"])}
+    adapter = None
+    if header["adapter"] is not None:
+        models = {
+            name.removeprefix("adapter_"): array.tobytes()
+            for name, array in arrays.items()
+            if name.startswith("adapter_")
+        }
+        adapter = Adapter.restored(
+            header["adapter"], models, features[ADAPTER], features[ADAPTER_HISTORIES], threads=threads
+        )
+    space = join_space(features, arrays["prior"], adapter)
     item_ids = IdTable.from_json(header["items"], kind="item")
     user_ids = IdTable.from_json(header["users"], kind="user")
     index = Index(space.dimension, "dot", threads=threads)
@@ -98,10 +110,9 @@ def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None,
         header["weights"],
         header["decay"],
         histories,
+        adapter,
     )
-    return (
-        state,
-        replace(Settings(**header["settings"]), threads=threads),
-        header["encoder"],
-        LogPosition(**header["log"]),
-    )
+    settings = Settings(**header["settings"])
+    shape = header["settings"]["adapter"]
+    settings = replace(settings, threads=threads, adapter=None if shape is None else AdapterSettings(**shape))
+    return state, settings, header["encoder"], LogPosition(**header["log"])

@@ -6,16 +6,17 @@ as they will be learned from everything afterwards. Test data never comes here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array
 from llmrec_fast.evaluation import evaluate, group_items, split_by_time
-from llmrec_fast.features import HistoryWeighting, Interactions, Tuned, tune, user_vectors
+from llmrec_fast.features import HistoryWeighting, Interactions, Tuned, tune
 from llmrec_fast.kernels.cpu import fuse
-from llmrec_fast.recommender.space import PRIOR
+from llmrec_fast.recommender.histories import WeightedHistories
+from llmrec_fast.recommender.space import PRIOR, FusedSpace
 
 TRAINING_SHARE = 0.8
 DECAYS: tuple[float | None, ...] = (None, 50.0, 20.0, 10.0)
@@ -25,7 +26,7 @@ _MOST_USERS = 5000
 _METRICS = ("ndcg@10", "recall@20")
 _SHOWN = 20
 
-Learn: TypeAlias = Callable[[BoolArray], tuple[dict[str, Float32Array], Float32Array]]
+Learn: TypeAlias = Callable[[BoolArray], FusedSpace]
 
 
 def choose_weights(
@@ -37,7 +38,7 @@ def choose_weights(
     ----------
     interactions : the training data, values being strengths.
     liked : (n,) which of them count as a hit when they are held out.
-    learn : makes the features (n, d_f) and the prior (n,) from the part of the interactions that a mask selects.
+    learn : makes the features and the prior of all items from the part of the interactions that a mask selects.
     anchor : the feature whose weight is 1.
     decays : the decays to try.
     """
@@ -50,32 +51,30 @@ def choose_weights(
     users = users[history_sizes[users] > 0]
     if not len(users):
         return "no user has both a history and a liked item after it"
-    features, prior = learn(train)
-    most = max(1, min(_MOST_USERS, _MATRIX_NUMBERS // (len(prior) * (len(features) + 1))))
+    space = learn(train)
+    most = max(1, min(_MOST_USERS, _MATRIX_NUMBERS // (len(space.prior) * (len(space.names) + 1))))
     users = users[np.linspace(0, len(users) - 1, min(len(users), most)).astype(np.int64)]
     return tune(
-        {decay: _scorer(part, users, features, prior, decay) for decay in decays},
+        {decay: _scorer(part, users, space, decay) for decay in decays},
         _Quality(part, held_out, users),
         anchor=anchor,
     )
 
 
 def _scorer(
-    part: Interactions,
-    users: Int64Array,
-    features: Mapping[str, Float32Array],
-    prior: Float32Array,
-    decay: float | None,
+    part: Interactions, users: Int64Array, space: FusedSpace, decay: float | None
 ) -> Callable[[], dict[str, Float32Array]]:
     def scores() -> dict[str, Float32Array]:
         histories = part.by_user()
         weights = HistoryWeighting(decay, use_values=True).weights(histories.indptr, histories.values)
+        lengths = np.diff(histories.indptr)[users]
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        places = np.arange(indptr[-1]) + np.repeat(histories.indptr[users] - indptr[:-1], lengths)
+        profiles = space.profiles(WeightedHistories(indptr, histories.items[places], weights[places]))
         made = {
-            name: user_vectors(vectors, histories.indptr, histories.items, weights, mode="sum", normalize=True)[users]
-            @ fuse([vectors], [1.0]).T
-            for name, vectors in features.items()
+            name: fuse([profile], [1.0]) @ fuse([space.features[name]], [1.0]).T for name, profile in profiles.items()
         }
-        return {**made, PRIOR: prior}
+        return {**made, PRIOR: space.prior}
 
     return scores
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from llmrec_fast.features import read_interactions
+from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.recommender.validation import choose_weights
 
 
@@ -23,7 +24,7 @@ def one_feature(interactions, seen):
 
     def learn(part):
         seen.append(part.copy())
-        return {"ring": ring, "noise": np.eye(6, dtype=np.float32)}, np.zeros(6, np.float32)
+        return FusedSpace({"ring": ring, "noise": np.eye(6, dtype=np.float32)}, np.zeros(6, np.float32))
 
     return learn
 

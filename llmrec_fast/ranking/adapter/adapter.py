@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,37 @@ class Adapter:
         """
         rows = join_blocks({name: features.get(name) for name in self.widths}, self.widths, count)
         return self.item_tower(rows), self.history_tower(rows)
+
+    def header(self) -> dict[str, Any]:
+        """What `restored` needs beside the models and vectors, for JSON."""
+        return {"widths": dict(self.widths), "epochs": self.epochs, "quality": self.quality}
+
+    def models(self) -> dict[str, bytes]:
+        """The ONNX models by name."""
+        models = {"item": self.item_tower.model, "history": self.history_tower.model}
+        return models if self.attention is None else models | {"attention": self.attention.model}
+
+    @classmethod
+    def restored(
+        cls,
+        header: Mapping[str, Any],
+        models: Mapping[str, bytes],
+        item_vectors: Float32Array,
+        history_vectors: Float32Array,
+        *,
+        threads: int | None = None,
+    ) -> Adapter:
+        """The adapter of a `header`, its `models` and its vectors. Raises `CorruptFile` for bytes that are no model."""
+        return cls(
+            header["widths"],
+            Tower(models["item"], threads),
+            Tower(models["history"], threads),
+            Attention(models["attention"], threads) if "attention" in models else None,
+            item_vectors,
+            history_vectors,
+            header["epochs"],
+            header["quality"],
+        )
 
 
 def join_blocks(features: Mapping[str, Float32Array | None], widths: Mapping[str, int], count: int) -> Float32Array:

@@ -273,10 +273,10 @@ class _Training:
         torch, data, settings = self._torch, self._data, self._settings
         age = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(positions))
         items = torch.from_numpy(data.items[positions])
-        if self._attention is None:
-            weights = torch.from_numpy((data.strengths[positions] * np.exp(-age / settings.decay)).astype(np.float32))
-        else:
-            weights = self._attended(self._attention, history_vectors[items], offsets, age, data.strengths[positions])
+        plain = (data.strengths[positions] * np.exp(-age / settings.decay)).astype(np.float32)
+        weights = torch.from_numpy(plain)
+        if self._attention is not None:
+            weights = weights * self._attended(self._attention, history_vectors[items], offsets, age)
         row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         if self._attention is None:
             matrix = torch.sparse_coo_tensor(
@@ -291,10 +291,8 @@ class _Training:
             sums = sums.index_add(0, torch.from_numpy(row), weights[:, None] * history_vectors[items])
         return torch.nn.functional.normalize(sums, dim=1)
 
-    def _attended(
-        self, attention: Any, vectors: Any, offsets: Int64Array, age: Int64Array, strengths: Float32Array
-    ) -> Any:
-        """Attention weights times strengths of the positions; the profile's norm makes up for the softmax's divisor."""
+    def _attended(self, attention: Any, vectors: Any, offsets: Int64Array, age: Int64Array) -> Any:
+        """Factors of the weights of the positions, as of `Attention`, without the softmax's divisor: profiles are unit."""
         torch = self._torch
         sizes = np.diff(offsets)
         asked = vectors[torch.from_numpy(np.maximum(offsets[1:] - 1, 0))] @ attention.get_parameter("query")
@@ -302,7 +300,7 @@ class _Training:
         match = (asked[row] * (vectors @ attention.get_parameter("key"))).sum(dim=1)
         sums = match + attention.get_parameter("age")[torch.from_numpy(age)]
         peaks = torch.full((len(sizes),), -torch.inf).scatter_reduce(0, row, sums.detach(), "amax")
-        return torch.exp(sums - peaks[row]) * torch.from_numpy(strengths)
+        return torch.exp(sums - peaks[row])
 
 
 def _layers(torch: Any, width: int, settings: AdapterSettings) -> Any:
@@ -320,8 +318,8 @@ def _attention(torch: Any, settings: AdapterSettings) -> Any:
     size = settings.dimension
     module.register_parameter("query", torch.nn.Parameter(torch.randn(size, size) / size**0.5))
     module.register_parameter("key", torch.nn.Parameter(torch.randn(size, size) / size**0.5))
-    # training starts where the plain weighting is
-    module.register_parameter("age", torch.nn.Parameter(-torch.arange(settings.recent) / settings.decay))
+    # the plain weighting by strength and age stands; attention multiplies it
+    module.register_parameter("age", torch.nn.Parameter(torch.zeros(settings.recent)))
     return module
 
 
