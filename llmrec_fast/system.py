@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from llmrec_fast.encoding.devices import choose_device
 from llmrec_fast.fetch import cache_folder
 from llmrec_fast.kernels.threads import available_cores, get_threads
 
@@ -44,7 +45,8 @@ def _devices() -> dict[str, str]:
         encoding = 'kernels only; encoding needs ONNX Runtime: pip install "llmrec-fast[cpu]"'
     else:
         encoding = "ready"
-    return {"cpu": encoding, "cuda": _cuda()}
+    choice = choose_device("auto")
+    return {"cpu": encoding, "cuda": _cuda(), "encoding chooses": f"{choice.device}: {choice.reason}"}
 
 
 def _cuda() -> str:

@@ -48,13 +48,18 @@ class Probes:
 
 
 def choose_device(
-    device: str, *, engine_cached: Callable[[], bool] = lambda: False, probes: Probes | None = None
+    device: str,
+    *,
+    refused: str | None = None,
+    engine_cached: Callable[[], bool] = lambda: False,
+    probes: Probes | None = None,
 ) -> DeviceChoice:
     """The device to use for `device`.
 
     Parameters
     ----------
     device : "auto", "cpu", "cuda" or "tensorrt".
+    refused : why no GPU can run this model, if none can.
     engine_cached : whether a TensorRT engine of the model is on disk; asked by "auto" only, and only where TensorRT runs.
 
     Raises
@@ -68,16 +73,20 @@ def choose_device(
     if device != "auto":
         if missing := probes.missing(device):
             raise DeviceUnavailable(f"device={device!r} cannot be used here; missing: {'; '.join(missing)}")
+        if device != "cpu" and refused is not None:
+            raise DeviceUnavailable(f"device={device!r} cannot run this model: {refused}")
         return DeviceChoice(device, "asked for by name")
     if (driver := probes.driver()) is not None:
         return DeviceChoice("cpu", f"no GPU can be used: {driver}")
+    if refused is not None:
+        return DeviceChoice("cpu", f"a GPU cannot run this model: {refused}")
     without_tensorrt = probes.missing("tensorrt")
     if not without_tensorrt and engine_cached():
         return DeviceChoice("tensorrt", "an engine of this model is cached")
     why_not = (
         f"TensorRT is missing {'; '.join(without_tensorrt)}"
         if without_tensorrt
-        else "no TensorRT engine of this model is cached (llmrec-fast build-engine makes one)"
+        else "no TensorRT engine of this model is cached"
     )
     if missing := probes.missing("cuda"):
         return DeviceChoice("cpu", f"{why_not}; ONNX Runtime on CUDA is missing {'; '.join(missing)}")

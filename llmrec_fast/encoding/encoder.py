@@ -14,11 +14,12 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, as_count, as_texts
 from llmrec_fast.encoding.dense import DenseLayers
+from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, load_on_device
+from llmrec_fast.encoding.devices import choose_device
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher
-from llmrec_fast.encoding.inference import Inference, Precision, load_model
-from llmrec_fast.encoding.model_files import find_model
+from llmrec_fast.encoding.inference import Inference, LoadedModel, Precision, load_model
+from llmrec_fast.encoding.model_files import ModelFiles, find_model
 from llmrec_fast.encoding.pooling import normalize_rows
-from llmrec_fast.encoding.session import resolve_device
 from llmrec_fast.encoding.streaming import encode_pieces, write_npy
 from llmrec_fast.encoding.tokens import Tokenizer, check_unicode
 from llmrec_fast.encoding.vector_cache import VectorCache
@@ -28,7 +29,7 @@ from llmrec_fast.kernels.threads import get_threads
 
 LongTexts = Literal["truncate", "window"]
 # what `describe` tells that no vector depends on, beyond rounding
-_WITHOUT_EFFECT = ("model", "device", "threads")
+_WITHOUT_EFFECT = ("device_reason", "model", "device", "threads")
 
 
 class Encoder:
@@ -38,7 +39,9 @@ class Encoder:
     ----------
     model : a known name (`minilm`) or a folder in the Hugging Face layout: config.json, tokenizer.json, and either
         model.safetensors of a BERT-family architecture or an ONNX file; modules.json and 1_Pooling are honoured.
-    device : "auto" or "cpu". A device that cannot be used raises; nothing falls back silently.
+    device : "auto", "cpu" or "cuda" (ONNX Runtime on a GPU, float32, for weights that the package builds a graph from). "auto"
+        takes the GPU where one can be used; `describe()` says what it chose and why. A device that was asked for by name and
+        cannot be used raises, and names what is missing.
     precision : "float32", or "int8" for the products of a BERT-family model given as safetensors: one scale an output channel
         of the weights, a scale and a zero point a row of activations. On 2,000 short texts and all-MiniLM-L6-v2 its vectors
         have a cosine of .999 to float32's on average and .997 at least, and share 96% of the ten nearest neighbours.
@@ -84,7 +87,6 @@ class Encoder:
         batching: BatchingPolicy | None = None,
         progress: bool = True,
     ) -> None:
-        resolve_device(device)
         if precision not in ("float32", "int8"):
             raise InvalidInput(f"precision must be 'float32' or 'int8'; got {precision!r}")
         if long_texts not in ("truncate", "window"):
@@ -95,7 +97,12 @@ class Encoder:
         files = find_model(model, pooling=pooling, progress=progress)
         self._files = files
         self._normalize = files.normalize if normalize is None else bool(normalize)
-        self._model = load_model(files, self._threads, precision)
+        self._choice = choose_device(device, refused=_why_not_on_a_gpu(files, precision))
+        self._model: LoadedModel | DeviceModel = (
+            load_model(files, self._threads, precision)
+            if self._choice.device == "cpu"
+            else load_on_device(files, self._choice.device)
+        )
         self._max_length = _choose_max_length(max_length, files.max_length, self._model.positions)
         overlap = None
         if long_texts == "window":
@@ -109,7 +116,11 @@ class Encoder:
         self._long_texts = long_texts
         self._precision = precision
         padding_id = int(files.config.get("pad_token_id") or 0)
-        self._inference = Inference(self._model, files.pooling, padding_id, self._threads)
+        self._inference: Inference | DeviceInference = (
+            DeviceInference(self._model.session, files.pooling, padding_id)
+            if isinstance(self._model, DeviceModel)
+            else Inference(self._model, files.pooling, padding_id, self._threads)
+        )
         self._dense = DenseLayers(files.dense, self._inference.columns)
         self._cache = VectorCache(cache) if isinstance(cache, str | Path) else cache
         self._batcher = DynamicBatcher(self.encode, batching or BatchingPolicy())
@@ -130,7 +141,8 @@ class Encoder:
             "model": str(self._files.folder),
             "architecture": str(self._files.config.get("model_type", "unknown")),
             "source": self._model.source,
-            "device": self._model.joint.device,
+            "device": self._choice.device,
+            "device_reason": self._choice.reason,
             "precision": self._precision,
             "threads": self._threads,
             "dimension": self.dimension,
@@ -275,6 +287,12 @@ class Encoder:
         if self._normalize and not direct:
             vectors = normalize_rows(vectors, self._threads)
         return vectors
+
+
+def _why_not_on_a_gpu(files: ModelFiles, precision: Precision) -> str | None:
+    if not files.can_be_built:
+        return "the package does not build its graph, and ONNX files run on the CPU"
+    return None if precision == "float32" else f"precision={precision!r} is for the CPU"
 
 
 def _choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec_fast import fetch
+from llmrec_fast.encoding.architectures import SUPPORTED_TYPES
 from llmrec_fast.encoding.pooling import Pooling, pooling_from_config, pooling_from_name
 from llmrec_fast.errors import CorruptFile, InvalidInput
 
@@ -92,6 +93,11 @@ class ModelFiles:
     max_length: int | None
     lower_case: bool
     prompt: str
+
+    @property
+    def can_be_built(self) -> bool:
+        """Whether the package builds the graph from the weights, and needs no ONNX file."""
+        return bool(self.weights) and self.config.get("model_type") in SUPPORTED_TYPES
 
 
 def find_model(model: str | Path, *, pooling: str | None = None, progress: bool = True) -> ModelFiles:

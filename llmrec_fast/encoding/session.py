@@ -1,7 +1,6 @@
 """Run a model's graph: token ids and lengths in, token embeddings out, behind one small protocol for every device.
 
-Here is ONNX Runtime on the CPU, for the package's own graphs and for ONNX files of any architecture. Choosing a device that
-cannot be used raises; only "auto" chooses by itself.
+Here is ONNX Runtime on the CPU, for the package's own graphs and for ONNX files of any architecture; devices.py chooses.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, Graph
 from llmrec_fast.encoding.tokens import Int32Array
-from llmrec_fast.errors import CorruptFile, DeviceUnavailable, InvalidInput, MissingDependency
+from llmrec_fast.errors import CorruptFile, InvalidInput, MissingDependency
 
-DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 _NUMPY_TYPES: Mapping[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _TOKEN_OUTPUTS = ("token_embeddings", "last_hidden_state")
 
@@ -36,25 +34,13 @@ class Session(Protocol):
         ...
 
 
-def resolve_device(device: str) -> str:
-    """The device to use for `device`; raises `DeviceUnavailable` for one that this installation cannot use."""
-    if device not in DEVICES:
-        raise InvalidInput(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
-    if device in ("cuda", "tensorrt"):
-        raise DeviceUnavailable(
-            f"device {device!r} was asked for, but this version of llmrec_fast has no {device} session for encoding; "
-            "use device='cpu' or 'auto'"
-        )
-    return "cpu"
-
-
 class GraphSession:
     """A graph built by this package, run by ONNX Runtime on the CPU."""
 
     device = "cpu"
 
     def __init__(self, graph: Graph, threads: int) -> None:
-        onnxruntime = _import_onnxruntime()
+        onnxruntime = import_onnxruntime()
         options = _options(onnxruntime, threads)
         # the operators are fused already, and the extended level would undo the choice of layer norm
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -82,7 +68,7 @@ class OnnxFileSession:
     device = "cpu"
 
     def __init__(self, path: Path, threads: int) -> None:
-        onnxruntime = _import_onnxruntime()
+        onnxruntime = import_onnxruntime()
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), _options(onnxruntime, threads), providers=["CPUExecutionProvider"]
@@ -143,7 +129,8 @@ class OnnxFileSession:
         return candidates[0], int(probe[0].shape[-1])
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The module; raises `MissingDependency` with the command that installs it."""
     try:
         import onnxruntime
     except ImportError as error:

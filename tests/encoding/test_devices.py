@@ -42,7 +42,7 @@ def test_all_missing_pieces_are_named_at_once(device: str) -> None:
     ("missing", "cached", "device", "reason"),
     [
         ([], True, "tensorrt", "cached"),
-        ([], False, "cuda", "build-engine"),
+        ([], False, "cuda", "no TensorRT engine"),
         (["tensorrt"], True, "cuda", "TensorRT is missing the tensorrt"),
         (["provider"], True, "tensorrt", "cached"),
         (["provider"], False, "cpu", "CUDA is missing the provider"),
@@ -101,3 +101,10 @@ def test_this_machine_without_a_gpu(device: str) -> None:
     with pytest.raises(DeviceUnavailable, match="NVIDIA driver"):
         choose_device(device)
     assert choose_device("auto").device == "cpu"
+
+
+def test_a_model_that_no_gpu_runs_stays_on_the_cpu_and_says_so() -> None:
+    choice = choose_device("auto", refused="it is odd", probes=ALL)
+    assert (choice.device, "it is odd" in choice.reason) == ("cpu", True)
+    with pytest.raises(DeviceUnavailable, match="cannot run this model: it is odd"):
+        choose_device("cuda", refused="it is odd", probes=ALL)
