@@ -45,3 +45,44 @@ def test_kernels_include_no_runtime_header(path):
         seen |= names
         waiting += [CSRC / name for name in names if (CSRC / name).exists()]
     assert not {name for name in seen if name.startswith("cuda")}
+
+
+_SEGMENT_ARRAYS = "first|second|third|third_terms|rows|bias|allowed"
+_NARROW = r"\(\s*(?:u?int|u?int32_t|unsigned)\s*\)|static_cast<\s*(?:u?int|u?int32_t|unsigned)\s*>"
+
+
+def narrow_offsets(code: str) -> list[str]:
+    """Places of `code` where an offset into a segment's arrays is not computed in 64 bits.
+
+    What a row or a tile is multiplied by goes beyond 2^31 bytes at a few million rows, which no emulated run can hold. So the
+    first factor of every offset must be a variable that was declared int64_t, with no narrowing cast before the product.
+    """
+    found = []
+    for use in re.finditer(rf"segment\.(?:{_SEGMENT_ARRAYS})\s*(?:\+\s*|\[)([^;,\]]*)", code):
+        offset, before = use.group(1), code[: use.start()]
+        name = re.match(r"\w+", offset)
+        kinds = [] if name is None else re.findall(rf"\b(\w+) {name.group()}\b", before)
+        declared = [kind for kind in kinds if re.fullmatch(r"u?int\w*|size_t|unsigned|auto|long", kind)]
+        if re.search(_NARROW, offset) or not declared or declared[-1] != "int64_t":
+            found.append(use.group())
+    return found
+
+
+@pytest.mark.parametrize("path", files(".cuh"), ids=lambda path: path.name)
+def test_offsets_into_a_segment_are_64_bits_wide(path):
+    assert narrow_offsets(code_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("segment.second + row * (", "segment.second + (int)row * ("),
+        ("segment.second + row * (", "segment.second + static_cast<uint32_t>(row) * ("),
+        ("int query, int64_t row, float base", "int query, int row, float base"),
+        ("segment.third + row * ", "segment.third + (uint32_t)row * "),
+    ],
+)
+def test_a_planted_32_bit_offset_is_found(right, wrong):
+    code = code_of(CSRC / "survivors.cuh")
+    assert code.count(right) == 1
+    assert len(narrow_offsets(code.replace(right, wrong))) == 1
