@@ -316,3 +316,13 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
         return builder.bitcast(builder.shl(biased, ir.Constant(_I32, 23)), _F32)
 
     return types.float32(types.int32), generate
+
+
+@intrinsic
+def ratio(typing_context: Any, dividend: Any, divisor: Any) -> Any:
+    """dividend / divisor of float32, without Numba's branch for a divisor of zero, which LLVM does not vectorise."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.fdiv(*values)
+
+    return types.float32(types.float32, types.float32), generate

@@ -30,6 +30,7 @@ from llmrec_fast.kernels.cpu.tiles import (
     multiply_panel_tile,
     multiply_register_tile,
     power_of_two,
+    ratio,
     tile_rows,
     tile_set,
     tile_shape,
@@ -325,7 +326,7 @@ def _soften(row):
 @jit(fastmath=_ELEMENTWISE, inline=True)
 def _exponential(x):
     """exp(x) for x <= 0, within two units of the last place (Cephes' expf); below -87, exp(-87)."""
-    x = max(x, _f(-87))
+    x = x if x > _f(-87) else _f(-87)
     whole = np.int32(x * _f(1.44269504) - _f(0.5))
     rest = x - _f(whole) * _f(0.693359375) - _f(whole) * _f(-2.12194440e-4)
     y = _f(1.9875691500e-4)
@@ -340,7 +341,8 @@ def _exponential(x):
 @jit(fastmath=_ELEMENTWISE, inline=True)
 def _error_function(x):
     """erf(x) within 3e-7 (the rational approximation of Eigen and XLA)."""
-    x = min(max(x, _f(-4)), _f(4))
+    x = x if x > _f(-4) else _f(-4)
+    x = x if x < _f(4) else _f(4)
     s = x * x
     p = _f(-2.72614225801306e-10)
     p = p * s + _f(2.77068142495902e-08)
@@ -354,7 +356,7 @@ def _error_function(x):
     q = q * s + _f(-1.68282697438203e-03)
     q = q * s + _f(-7.37332916720468e-03)
     q = q * s + _f(-1.42647390514189e-02)
-    return x * p / q
+    return ratio(x * p, q)
 
 
 @jit(fastmath=_ELEMENTWISE)
@@ -379,7 +381,7 @@ def _activate(activation, values):
 @jit(fastmath=_ELEMENTWISE, inline=True)
 def _logistic(x):
     power = _exponential(-abs(x))
-    return (_f(1) if x >= _f(0) else power) / (_f(1) + power)
+    return ratio(_f(1) if x >= _f(0) else power, _f(1) + power)
 
 
 @jit()
