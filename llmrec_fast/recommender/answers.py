@@ -143,6 +143,23 @@ class Answers:
         return Explanation(user, item, float(sum(features.values())), features, parts)
 
     @property
+    def item_count(self) -> int:
+        """How many items the catalogue has."""
+        return len(self._fitted().item_ids)
+
+    def knows_item(self, item: Hashable) -> bool:
+        """Whether the catalogue has this item."""
+        return item in self._fitted().item_ids
+
+    def knows_user(self, user: Hashable) -> bool:
+        """Whether this user has done something."""
+        return user in self._fitted().user_ids
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32Array:
+        """(n, d) the recommender's own encoder's vectors of `texts`, neither centred nor weighted."""
+        return self._text_encoder().encode(as_texts(texts))
+
+    @property
     def item_ids(self) -> list[Hashable]:
         """The catalogue's ids, in the order of positions."""
         return list(self._fitted().item_ids)

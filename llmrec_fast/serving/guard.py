@@ -1,0 +1,166 @@
+"""What stands before the routes: who may come in, how large and how slow a body may be, and what is counted.
+
+An ASGI application around the one that answers. A full queue is answered here, before a body is read or a route is sought, so
+that shedding load costs a small part of what answering does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, TypeAlias
+
+from llmrec_fast.serving.batching import BUSY, Lane
+from llmrec_fast.serving.metrics import Metrics
+from llmrec_fast.serving.settings import ServeSettings, is_loopback
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN = frozenset({"/", "/page.js", "/page.css", "/healthz", "/readyz"})
+_BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Guard:
+    """The outermost application.
+
+    Parameters
+    ----------
+    application : what answers.
+    settings : the token and the limits.
+    lanes : path -> the queue that a request to it joins.
+    metrics : where requests are counted.
+    """
+
+    def __init__(
+        self, application: Application, settings: ServeSettings, lanes: Mapping[str, Lane], metrics: Metrics
+    ) -> None:
+        self._application = application
+        self._settings = settings
+        self._lanes = lanes
+        self._metrics = metrics
+        self._token = None if settings.token is None else settings.token.encode()
+        # a page that a browser shows may not reach us through a name that it made point here
+        self._only_loopback_names = settings.token is None and is_loopback(settings.host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        start = time.perf_counter()
+        path: str = scope["path"]
+        status = 500
+        begun = False
+
+        async def counted(message: Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                took = 1e3 * (time.perf_counter() - start)
+                message["headers"] = [*message.get("headers", ()), (b"server-timing", b"app;dur=%.3f" % took)]
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                await _refuse(counted, *refusal)
+            elif scope["method"] in _BODIES:
+                body = await self._body(receive, counted)
+                if body is not None:
+                    await self._application(scope, _once(body, receive), counted)
+            else:
+                await self._application(scope, receive, counted)
+        finally:
+            # after routing a known route has a template; what was asked for otherwise is no label
+            route = scope.get("route")
+            name = path if path in self._lanes else getattr(route, "path", "other")
+            self._metrics.count(name, status, time.perf_counter() - start)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str, bool] | None:
+        """Status, reason, and whether the connection must end; None lets the request in."""
+        headers = dict(scope["headers"])
+        path, method = scope["path"], scope["method"]
+        if self._only_loopback_names and not is_loopback(_name(headers.get(b"host", b""))):
+            return 421, "this service answers to localhost only", True
+        if self._token is not None and path not in OPEN:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if not (hmac.compare_digest(given.strip(), self._token) and scheme.lower() == b"bearer"):
+                return 401, "a valid bearer token is needed", True
+        lane = self._lanes.get(path)
+        if lane is not None and lane.full:
+            lane.shed += 1
+            # small bodies have come along with the headers: the connection stays
+            return 429, BUSY, int(headers.get(b"content-length", b"0")) > 16_384
+        if method in _BODIES:
+            kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+            # other types may be sent by any page in a browser without asking us first
+            if (has_body or method != "POST") and kind != b"application/json":
+                return 415, "the body must be application/json", True
+            if int(headers.get(b"content-length", b"0")) > self._settings.body_limit:
+                return 413, "the body is too large", True
+        return None
+
+    async def _body(self, receive: Receive, send: Send) -> bytes | None:
+        """The whole body; None once a refusal has been sent, or nobody is there any more."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > self._settings.body_limit:
+                        break
+                    parts.append(part)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            await _refuse(send, 408, "the body came too slowly", True)
+            return None
+        await _refuse(send, 413, "the body is too large", True)
+        return None
+
+
+def _name(host: bytes) -> str:
+    """The host without its port."""
+    text = host.decode("latin-1")
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].lower()
+
+
+def _once(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _refuse(send: Send, status: int, reason: str, close: bool) -> None:
+    body = json.dumps({"detail": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
