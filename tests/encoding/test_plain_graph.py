@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from llmrec_fast.encoding.architectures import Architecture, read_architecture
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, build_graph
@@ -67,10 +68,13 @@ def test_float16_products_lose_a_thousandth(tmp_path: Path, kind: str) -> None:
     ids, lengths = _batch(architecture)
     with weights:
         graph = build_plain_graph(architecture, weights, "float16")
-    found, expected = _run(graph, ids, lengths), _fused(folder, ids, lengths)
-    assert not np.array_equal(found, expected)
+    # ONNX Runtime has no float16 products on the CPU and drops the casts around its own: onnx's evaluator rounds as written
+    found = ReferenceEvaluator(onnx.load_from_string(graph.model)).run([OUTPUT], {IDS: ids, LENGTHS: lengths})[0]
+    found = found[np.arange(ids.shape[1]) < lengths[:, None]]
+    expected = _fused(folder, ids, lengths)
+    assert found.dtype == np.float32
+    assert 1e-4 < np.abs(found - expected).max() < 0.02
     assert _cosines(found, expected).min() > 0.9999
-    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_int8_stays_near_and_needs_measured_inputs(tmp_path: Path) -> None:
