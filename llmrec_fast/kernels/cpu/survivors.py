@@ -250,13 +250,13 @@ def seed(
 ) -> None:
     """Apply exclusions, then find a lower bound of the k-th best score: the k-th best exact score of a few promising rows.
 
-    These are the rows of the lanes with the best estimates, a few more than k of them. `known` is a lower bound found so
+    These are the rows of the lanes with the best estimates, half as many again as k. `known` is a lower bound found so
     far (-inf if none). Rows are local to the segment, which begins at row `base` of the index; bounds and best begin at
     its row `origin`.
     """
     queries = best.shape[1]
     dim = rows.shape[1]
-    wanted = k + k // 6 + 10
+    wanted = k + k // 2 + 10  # estimates rank roughly: half as many again bring the threshold near the true one
     values, lanes, found = np.empty(wanted), np.empty(wanted, np.int64), np.empty(wanted, np.int64)
     scores, scored = np.empty(k), np.empty(k, np.int64)
     for j in range(first_query, stop_query):
