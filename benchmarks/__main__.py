@@ -23,6 +23,7 @@ SUITES = {
     "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",
     "pool": "token pooling against the NumPy expression and torch",
+    "sequential": "next items on the Amazon files of MiniOneRec: text and transitions, tuned on the validation file",
     "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",
 }
 DEFAULT_OUTPUT = Path(__file__).parent / "results"
