@@ -25,6 +25,7 @@ SUITES = {
     "pool": "token pooling against the NumPy expression and torch",
     "sequential": "next items on the Amazon files of MiniOneRec: text and transitions, tuned on the validation file",
     "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",
+    "serve": "the HTTP service: latency against rate, overload, recovery and crashes",
 }
 DEFAULT_OUTPUT = Path(__file__).parent / "results"
 
