@@ -22,6 +22,7 @@ SUITES = {
     "encode-service": "small calls of many asyncio callers, batched together, against the same calls in turn",
     "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",
+    "learn": "what learned recommenders reach on MovieLens over several seeds, and whether that differs from EASE",
     "pool": "token pooling against the NumPy expression and torch",
     "sequential": "next items on the Amazon files of MiniOneRec: text and transitions, tuned on the validation file",
     "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",

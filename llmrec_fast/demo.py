@@ -51,7 +51,7 @@ def run_demo(*, shown_users: int = 3, progress: bool = True) -> DemoResult:
     seconds: dict[str, float] = {}
     with timed(seconds, "data"):
         data = load("ml-100k", progress=progress)
-        items, interactions = _tables(data)
+        items, interactions = tables(data)
         # equal times are in the order of MovieLens' item id, not of the position in the item table
         split = split_by_time(data.users, data.items, data.timestamps)
     with timed(seconds, "model"):
@@ -69,6 +69,7 @@ def format_demo(result: DemoResult) -> str:
         f"MovieLens 100K: {len(offline.users)} users, {offline.positives:,} liked films to predict, all films ranked",
         "",
         format_rows(offline.rows),
+        *(f"{method}: left out; {reason}" for method, reason in offline.left_out.items()),
         "",
         "fused: "
         + ", ".join(f"{name} {weight:g}" for name, weight in offline.recommender.weights.items())
@@ -84,7 +85,8 @@ def format_demo(result: DemoResult) -> str:
     return "\n".join([*lines, "", f"time: {times}"])
 
 
-def _tables(data: MovieLens) -> tuple[Items, Interactions]:
+def tables(data: MovieLens) -> tuple[Items, Interactions]:
+    """The catalogue, with the texts that the demo encodes, and the ratings of a MovieLens data set."""
     item_ids = IdTable(data.item_ids.tolist(), kind="item")
     users, codes = np.unique(data.users, return_inverse=True)
     titles = tuple(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec_fast.arrays import Int64Array
+from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding import TextEncoder
-from llmrec_fast.errors import InvalidInput
+from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.evaluation import EvaluationReport, Split, compare_methods, evaluate, group_items, split_by_time
 from llmrec_fast.features import Interactions, Items, fit_ease, user_vectors
 from llmrec_fast.recommender import Recommender
@@ -31,7 +31,8 @@ class OfflineResult:
 
     Attributes
     ----------
-    rows : method ("popularity", "text", "collaborative", "fused") -> metric -> mean over users.
+    rows : method ("popularity", "text", "collaborative", "fused", and "reranked" where trees can be grown) -> metric -> mean
+        over users.
     seconds : stage -> time.
     recommender : the fused one, fitted on the training part.
     train : the training interactions.
@@ -40,6 +41,7 @@ class OfflineResult:
     answers : method -> (users, k) recommended positions.
     relevant : the positions to predict, as CSR over `users`.
     liked_counts : (items,) how often each item is liked in the training part.
+    left_out : method -> why it is not among the rows, and what to do about it.
     """
 
     rows: dict[str, dict[str, float]]
@@ -51,6 +53,7 @@ class OfflineResult:
     answers: dict[str, Int64Array]
     relevant: tuple[Int64Array, Int64Array]
     liked_counts: Int64Array
+    left_out: dict[str, str]
 
     def report(self, metrics: Sequence[str] = DEFAULT_METRICS) -> EvaluationReport:
         """The methods side by side with confidence intervals, tests against popularity, and charts."""
@@ -73,8 +76,9 @@ def evaluate_offline(
     liked_from: float | None = None,
     split: Split | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
+    rerank: bool = True,
 ) -> OfflineResult:
-    """Measure popularity, text, collaborative and fused recommendations.
+    """Measure popularity, text, collaborative and fused recommendations, and the fused ones reranked by trees.
 
     Parameters
     ----------
@@ -83,6 +87,7 @@ def evaluate_offline(
     liked_from : from which value on an item counts as liked; None: all do.
     split : training and test part; by default each user's first 80% train (equal times in catalogue order).
     metrics : as `llmrec_fast.evaluate` takes them.
+    rerank : whether to train a reranker; needs LightGBM.
 
     Raises
     ------
@@ -118,13 +123,24 @@ def evaluate_offline(
             answers[name] = single.recommend(users, k, weights={name: 1.0}).positions
         answers["collaborative"] = _collaborative(likes, train, codes, k)
         answers["fused"] = recommender.recommend(users, k).positions
+    left_out: dict[str, str] = {}
+    if rerank:
+        with timed(seconds, "rerank"):
+            reranked = _reranked(recommender, items, train, text, liked_from)
+            if isinstance(reranked, str):
+                left_out["reranked"] = reranked
+            else:
+                answers["reranked"] = reranked.recommend(users, k).positions
     liked_counts = likes.item_counts()
     with timed(seconds, "evaluate"):
         figures = {
             name: evaluate(positions, relevant, metrics, n_items=len(items), item_counts=liked_counts)
             for name, positions in answers.items()
         }
-    return OfflineResult(figures, seconds, recommender, train, users, len(relevant[1]), answers, relevant, liked_counts)
+    positives = len(relevant[1])
+    return OfflineResult(
+        figures, seconds, recommender, train, users, positives, answers, relevant, liked_counts, left_out
+    )
 
 
 def format_rows(rows: dict[str, dict[str, float]]) -> str:
@@ -141,6 +157,18 @@ def _largest_cut(metrics: Sequence[str]) -> int:
 
 def _likes(interactions: Interactions, liked_from: float | None) -> Interactions:
     return interactions if liked_from is None else interactions.at_least(liked_from)
+
+
+def _reranked(
+    fused: Recommender, items: Items, train: Interactions, text: Float32Array, liked_from: float | None
+) -> Recommender | str:
+    """The same recommender with a reranker, or the reason in words why there cannot be one."""
+    decay = None if fused.report_ is None else fused.report_.decay
+    try:
+        recommender = Recommender(None, weights=fused.weights, decay=decay, liked_from=liked_from, reranker=True)
+        return recommender.fit(items, train, vectors={"text": text})
+    except (InvalidInput, MissingDependency) as error:
+        return str(error)
 
 
 def _collaborative(likes: Interactions, train: Interactions, codes: Int64Array, k: int) -> Int64Array:

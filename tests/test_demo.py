@@ -39,5 +39,13 @@ def test_the_fused_list_is_better_than_each_of_its_parts(demo):
 
 
 @pytest.mark.real
+def test_reranking_by_trees_is_better_still(demo):
+    pytest.importorskip("lightgbm", exc_type=(ImportError, OSError))
+    rows = demo["rows"]
+    for metric in ("ndcg@10", "recall@20"):
+        assert rows["reranked"][metric] > rows["fused"][metric]
+
+
+@pytest.mark.real
 def test_every_stage_is_timed(demo):
-    assert set(demo["seconds"]) == {"data", "model", "encode", "fit", "recommend", "evaluate"}
+    assert set(demo["seconds"]) == {"data", "model", "encode", "fit", "recommend", "rerank", "evaluate"}

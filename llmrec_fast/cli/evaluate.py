@@ -49,3 +49,5 @@ def _run(options: argparse.Namespace) -> None:
         return
     print(f"{len(result.users)} users, {result.positives:,} liked items to predict, {len(items):,} items ranked\n")
     print(format_rows(result.rows))
+    for method, reason in result.left_out.items():
+        print(f"{method}: left out; {reason}")

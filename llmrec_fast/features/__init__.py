@@ -8,6 +8,7 @@ from llmrec_fast.features.collaborative import CollaborativeVectors, fit_als, fi
 from llmrec_fast.features.fusion import Fusion
 from llmrec_fast.features.interactions import Histories, Interactions, read_interactions
 from llmrec_fast.features.items import Items, read_items, read_texts
+from llmrec_fast.features.pairs import PairFeatures, PairHistories
 from llmrec_fast.features.popularity import popularity_prior
 from llmrec_fast.features.report import CleaningReport, Finding
 from llmrec_fast.features.text import ENGLISH_STOP_WORDS, clean_text, deduplicate, tokens
@@ -33,6 +34,8 @@ __all__ = [
     "HistoryWeighting",
     "Interactions",
     "Items",
+    "PairFeatures",
+    "PairHistories",
     "Tuned",
     "centre",
     "clean_text",

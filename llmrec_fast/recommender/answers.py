@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Int64Array, as_count, as_texts
+from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array, as_count, as_texts
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features import HistoryWeighting
@@ -14,11 +16,15 @@ from llmrec_fast.ranking import rerank_mmr
 from llmrec_fast.recommender.fitted import Fitted
 from llmrec_fast.recommender.fitting import TEXT
 from llmrec_fast.recommender.histories import WeightedHistories
+from llmrec_fast.recommender.reranking import new_histories, pair_histories
 from llmrec_fast.recommender.results import Explanation, HistoryContribution, Recommendations
-from llmrec_fast.recommender.space import PRIOR
+from llmrec_fast.recommender.space import PRIOR, FusedSpace
 
 # how many candidates a diversity reranking chooses from, for each one it returns
 _CANDIDATES = 5
+
+# (users, c) candidates to the same in another order, with their scores
+_Rerank: TypeAlias = Callable[[Int64Array, FusedSpace], tuple[Int64Array, Float64Array]]
 
 
 class Answers:
@@ -41,7 +47,7 @@ class Answers:
         diversity: float = 0.0,
         weights: Mapping[str, float] | None = None,
     ) -> Recommendations:
-        """The k best items of each user, in one call into the index.
+        """The k best items of each user, in one call into the index, reordered by the reranker where there is one.
 
         Parameters
         ----------
@@ -51,7 +57,8 @@ class Answers:
         exclude : items to leave out for everyone.
         allow : the only items to consider, for instance those in stock.
         diversity : 0 to 1; above 0, reorder by maximal marginal relevance over five times k candidates.
-        weights : other weights than the fitted ones, for this call; a feature that is not named counts nothing.
+        weights : other weights than the fitted ones, for this call; a feature that is not named counts nothing. The order is
+            then that of the weighted features: there is no reranking.
 
         Raises
         ------
@@ -59,9 +66,15 @@ class Answers:
         InvalidInput : k below 1 or above the number of items, a wrong weight.
         """
         state = self._fitted()
-        histories = state.histories.take(state.user_ids.positions(users))
+        positions = state.user_ids.positions(users)
+        histories = state.histories.take(positions)
         seen = histories if filter_seen else None
-        return self._answer(state, histories, k, seen, exclude, allow, diversity, weights)
+        rerank = None
+        if state.reranker is not None and weights is None:
+            rerank = partial(
+                state.reranker.order, pair_histories(state.histories, positions, state.reranker.liked_above)
+            )
+        return self._answer(state, histories, k, seen, exclude, allow, diversity, weights, rerank)
 
     def recommend_for_items(
         self,
@@ -79,7 +92,11 @@ class Answers:
         positions = state.item_ids.positions(items)
         indptr = np.array([0, len(positions)])
         history = WeightedHistories(indptr, positions, HistoryWeighting(state.decay).weights(indptr))
-        return self._answer(state, history, k, history if filter_seen else None, exclude, allow, diversity, weights)
+        rerank = None
+        if state.reranker is not None and weights is None:
+            rerank = partial(state.reranker.order, new_histories(positions))
+        seen = history if filter_seen else None
+        return self._answer(state, history, k, seen, exclude, allow, diversity, weights, rerank)
 
     def recommend_for_text(
         self,
@@ -140,7 +157,11 @@ class Answers:
             for place, position in enumerate(items)
         ]
         parts.sort(key=lambda part: -part.total)
-        return Explanation(user, item, float(sum(features.values())), features, parts)
+        reranking: dict[str, float] = {}
+        if state.reranker is not None:
+            pairs = pair_histories(state.histories, state.user_ids.positions([user]), state.reranker.liked_above)
+            reranking = state.reranker.explain(pairs, target, state.space)
+        return Explanation(user, item, float(sum(features.values())), features, parts, reranking)
 
     @property
     def item_count(self) -> int:
@@ -195,10 +216,11 @@ class Answers:
         allow: Sequence[Hashable] | None,
         diversity: float,
         weights: Mapping[str, float] | None,
+        rerank: _Rerank | None,
     ) -> Recommendations:
         chosen = state.weights if weights is None else weights
         queries = state.space.queries(state.space.profiles(histories), chosen, len(histories))
-        return self._search(state, queries, k, seen, exclude, allow, diversity)
+        return self._search(state, queries, k, seen, exclude, allow, diversity, rerank)
 
     @staticmethod
     def _search(
@@ -209,6 +231,7 @@ class Answers:
         exclude: Sequence[Hashable],
         allow: Sequence[Hashable] | None,
         diversity: float,
+        rerank: _Rerank | None = None,
     ) -> Recommendations:
         count = len(state.item_ids)
         if as_count(k, "k") > count:
@@ -216,21 +239,30 @@ class Answers:
         left_out = _join(seen, state.item_ids.positions(exclude), len(queries))
         allowed = None if allow is None else state.item_ids.positions(allow)
         wanted = min(count, _CANDIDATES * k) if diversity else k
-        found = state.index.search(queries, wanted, exclude=left_out, allow=allowed)
+        retrieved = wanted if rerank is None or state.reranker is None else max(wanted, state.reranker.candidates)
+        found = state.index.search(queries, min(count, retrieved), exclude=left_out, allow=allowed)
+        ids, scores = found.ids, found.scores
+        if rerank is not None:
+            ids, scores = rerank(ids, state.space)
+            ids, scores = ids[:, :wanted], scores[:, :wanted]
         if not diversity:
-            return Recommendations(found.ids, found.scores, state.item_ids)
-        used = np.unique(found.ids)
+            return Recommendations(ids, scores, state.item_ids)
+        used = np.unique(ids)
         used = used[used >= 0]
-        candidates = np.where(found.ids >= 0, np.searchsorted(used, found.ids), -1)
+        candidates = np.where(ids >= 0, np.searchsorted(used, ids), -1)
         rows = state.index.vectors(used)[:, :-1]
         # every block of a row has unit norm, so rows of one norm differ by their features alone
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         order = rerank_mmr(
-            found.scores, candidates, np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0), k, diversity
+            scores if rerank is None else _unit_range(scores),
+            candidates,
+            np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0),
+            k,
+            diversity,
         )
         return Recommendations(
-            np.take_along_axis(found.ids, order, axis=1),
-            np.take_along_axis(found.scores, order, axis=1),
+            np.take_along_axis(ids, order, axis=1),
+            np.take_along_axis(scores, order, axis=1),
             state.item_ids,
         )
 
@@ -247,6 +279,16 @@ class Snapshot(Answers):
 
     def _text_encoder(self) -> TextEncoder:
         return self._encoder()
+
+
+def _unit_range(scores: Float64Array) -> Float64Array:
+    """Each row moved and scaled to 0 .. 1, so that trees' scores weigh against cosines; -inf stays."""
+    real = np.isfinite(scores)
+    low = np.where(real, scores, np.inf).min(axis=1, keepdims=True)
+    high = np.where(real, scores, -np.inf).max(axis=1, keepdims=True)
+    span = np.where(high > low, high - low, 1.0)
+    scaled: Float64Array = np.where(real, (scores - low) / span, -np.inf)
+    return scaled
 
 
 def _join(seen: WeightedHistories | None, exclude: Int64Array, count: int) -> tuple[Int64Array, Int64Array] | None:

@@ -12,6 +12,7 @@ from llmrec_fast.features import Centring, CleaningReport
 from llmrec_fast.ids import IdTable, IdView
 from llmrec_fast.ranking.adapter import Adapter
 from llmrec_fast.recommender.histories import UserHistories
+from llmrec_fast.recommender.reranking import Reranker
 from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.retrieval import Index, IndexView
 
@@ -86,6 +87,7 @@ class Fitted:
     index: IndexView
     growing: Growing
     adapter: Adapter | None = None
+    reranker: Reranker | None = None
 
     @classmethod
     def start(
@@ -97,11 +99,12 @@ class Fitted:
         decay: float | None,
         histories: UserHistories,
         adapter: Adapter | None = None,
+        reranker: Reranker | None = None,
     ) -> Fitted:
         """The first state over `growing`, which from now on belongs to it."""
         item_ids, user_ids = growing.item_ids.view(), growing.user_ids.view()
         index = growing.index.snapshot()
-        return cls(item_ids, user_ids, space, centrings, weights, decay, histories, index, growing, adapter)
+        return cls(item_ids, user_ids, space, centrings, weights, decay, histories, index, growing, adapter, reranker)
 
     def title(self, position: int) -> str:
         """How the item at a position is shown."""

@@ -23,6 +23,7 @@ from llmrec_fast.ids import IdTable
 from llmrec_fast.ranking.adapter import Adapter, AdapterSettings, fit_adapter
 from llmrec_fast.recommender.fitted import FitReport, Fitted, Growing
 from llmrec_fast.recommender.histories import NO_TIME, UserHistories
+from llmrec_fast.recommender.reranking import Reranker, RerankerSettings, fit_reranker
 from llmrec_fast.recommender.space import PRIOR, FusedSpace
 from llmrec_fast.recommender.validation import DECAYS, Learn, choose_weights
 from llmrec_fast.retrieval import Index
@@ -48,6 +49,7 @@ class Settings:
     regularization: float = 500.0
     threads: int | None = None
     adapter: AdapterSettings | None = None
+    reranker: RerankerSettings | None = None
 
 
 def fit(
@@ -102,13 +104,27 @@ def fit(
     with timed(seconds, "learn"):
         space, adapter = learn_all(np.ones(len(weighed), bool))
         space.check_weights(weights)
+    reranker: Reranker | None = None
+    if settings.reranker is not None:
+        with timed(seconds, "rerank"):
+            reranker = fit_reranker(
+                settings.reranker,
+                weighed,
+                liked,
+                learn,
+                weights,
+                lambda part: _histories(part, decay),
+                list(centred),
+                settings.threads,
+            )
     with timed(seconds, "index"):
         index = Index(space.dimension, "dot", threads=settings.threads)
         index.add(space.rows(), np.arange(len(items)))
     # copies of the ids: what is added later is this recommender's, not the caller's tables'
     tables = IdTable(items.ids, kind="item"), IdTable(interactions.user_ids, kind="user")
     growing = Growing(*tables, list(items.titles), index)
-    fitted = Fitted.start(growing, space, centrings, weights, decay, _histories(weighed, decay), adapter)
+    histories = _histories(weighed, decay)
+    fitted = Fitted.start(growing, space, centrings, weights, decay, histories, adapter, reranker)
     report = FitReport(items.report, interactions.report, dict(weights), decay, source, quality, note, seconds)
     return fitted, report
 

@@ -24,6 +24,7 @@ from llmrec_fast.recommender.fitting import ADAPTER, ADAPTER_HISTORIES, TEXT, Se
 from llmrec_fast.recommender.journal import Journal, RecoveryReport
 from llmrec_fast.recommender.live import Events, ItemsRemoved, ItemsWritten
 from llmrec_fast.recommender.log import FsyncPolicy, check_policy
+from llmrec_fast.recommender.reranking import RerankerSettings
 from llmrec_fast.recommender.writing import Writing
 
 # how many candidates a diversity reranking chooses from, for each one it returns
@@ -52,6 +53,8 @@ class Recommender(Answers):
     adapter : True or settings for the feature "adapter": towers that take the other vectors given, text first of all, to where
         behaviour agrees with them (`ranking.adapter`; training needs torch, `pip install 'llmrec-fast[train]'`, answers and
         saved recommenders do not). New items get their adapted vectors from their texts at once.
+    reranker : True or settings for a stage that reorders the retrieved candidates by gradient-boosted trees over pair features,
+        trained on the last part of each user's interactions (needs LightGBM, `pip install 'llmrec-fast[trees]'`).
 
     Attributes
     ----------
@@ -81,13 +84,15 @@ class Recommender(Answers):
         regularization: float = 500.0,
         threads: int | None = None,
         adapter: bool | AdapterSettings = False,
+        reranker: bool | RerankerSettings = False,
     ) -> None:
         if isinstance(decay, str) and decay != "auto":
             raise InvalidInput(f"decay must be a positive number of items, None or 'auto'; got {decay!r}")
         if decay != "auto":
             HistoryWeighting(decay)
         shape = AdapterSettings() if adapter is True else adapter or None
-        self._settings = Settings(weights, decay, liked_from, others, rank, regularization, threads, shape)
+        stage = RerankerSettings() if reranker is True else reranker or None
+        self._settings = Settings(weights, decay, liked_from, others, rank, regularization, threads, shape, stage)
         self._encoder_like = encoder
         self._encoder: TextEncoder | None = None
         self._state: Fitted | None = None

@@ -67,9 +67,11 @@ class Explanation:
     Attributes
     ----------
     user, item : the caller's ids.
-    score : what `recommend` ranks by.
+    score : what `recommend` retrieves by, and ranks by where there is no reranker.
     features : contribution by feature.
     history : contribution by item of the user's history, largest first.
+    reranking : what each pair feature adds to the score that the reranker orders by, from the average on: their sum is that
+        score. Empty where there is no reranker.
     """
 
     user: Hashable
@@ -77,6 +79,7 @@ class Explanation:
     score: float
     features: dict[str, float]
     history: list[HistoryContribution]
+    reranking: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dictionary; ids become strings unless they are strings or integers already."""
@@ -89,4 +92,5 @@ class Explanation:
                 {"item": json_id(part.item), "total": part.total, "by_feature": part.by_feature}
                 for part in self.history
             ],
+            "reranking": self.reranking,
         }

@@ -20,6 +20,7 @@ from llmrec_fast.recommender.fitted import Fitted, Growing
 from llmrec_fast.recommender.fitting import ADAPTER, ADAPTER_HISTORIES, Settings, join_space
 from llmrec_fast.recommender.histories import UserHistories
 from llmrec_fast.recommender.journal import LogPosition, generations_in
+from llmrec_fast.recommender.reranking import Reranker, RerankerSettings
 from llmrec_fast.retrieval import Index
 
 _KIND = "recommender"
@@ -54,6 +55,7 @@ def save(
         "decay": state.decay,
         "log": asdict(follows or LogPosition()),
         "adapter": None if state.adapter is None else state.adapter.header(),
+        "reranker": None if state.reranker is None else state.reranker.header(),
     }
     histories = state.histories.merged(order)
     arrays: dict[str, np.ndarray[Any, Any]] = {
@@ -70,6 +72,8 @@ def save(
     }
     if state.adapter is not None:
         arrays |= {f"adapter_{name}": np.frombuffer(model, np.uint8) for name, model in state.adapter.models().items()}
+    if state.reranker is not None:
+        arrays |= {f"pairs_{name}": values for name, values in state.reranker.taken(order).pairs.arrays.items()}
     arrays |= {f"mean_{place}": centring.mean for place, centring in enumerate(state.centrings.values())}
     write_folder(path, header, arrays)
 
@@ -90,6 +94,10 @@ def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None,
         adapter = Adapter.restored(
             header["adapter"], models, features[ADAPTER], features[ADAPTER_HISTORIES], threads=threads
         )
+    reranker = None
+    if header["reranker"] is not None:
+        pairs = {name.removeprefix("pairs_"): array for name, array in arrays.items() if name.startswith("pairs_")}
+        reranker = Reranker.restored(header["reranker"], pairs)
     space = join_space(features, arrays["prior"], adapter)
     item_ids = IdTable.from_json(header["items"], kind="item")
     user_ids = IdTable.from_json(header["users"], kind="user")
@@ -111,8 +119,14 @@ def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None,
         header["decay"],
         histories,
         adapter,
+        reranker,
     )
     settings = Settings(**header["settings"])
     shape = header["settings"]["adapter"]
-    settings = replace(settings, threads=threads, adapter=None if shape is None else AdapterSettings(**shape))
+    settings = replace(
+        settings,
+        threads=threads,
+        adapter=None if shape is None else AdapterSettings(**shape),
+        reranker=RerankerSettings.restored(header["settings"]["reranker"]),
+    )
     return state, settings, header["encoder"], LogPosition(**header["log"])

@@ -1,0 +1,320 @@
+"""Pair features: what is known of a user and an item together, as columns that a learned scorer weighs.
+
+Everything about a user follows from the history (items, which of them were liked, the time of the latest), so that a new user,
+or one after a new event, needs no training; everything about items is learned from interactions once:
+
+- collaborative scores by EASE, on likes and on everything that was chosen, and by PureSVD on likes, at several recencies;
+- directed transitions from the latest items; item neighbours by who liked both;
+- cosines of each ready vector (text, genres, images), at several recencies;
+- the item's counts of likes and choices, its share of likes, and when it was current;
+- the user's number of choices, share of likes, and taste for what is popular; how current the item is for this user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from llmrec_fast.features.collaborative import fit_ease, fit_svd
+from llmrec_fast.features.transitions import count_transitions, transition_matrix
+from llmrec_fast.features.users import HistoryWeighting, user_vectors
+
+_EASE_DECAYS = (None, 50.0, 10.0, 3.0)
+_SVD_RANK = 16
+_SVD_DECAYS = (None, 10.0)
+_VECTOR_DECAYS = (None, 20.0, 5.0)
+_TRANSITION_DECAYS = (20.0, 5.0, 1.0)
+_NEIGHBOUR_DECAYS = (None, 10.0)
+_DAY = 86400.0
+# the item columns of one that nobody has chosen yet
+_NEW_ITEM = (0.0, 0.0, 0.5, np.nan, np.nan)
+# dense rows of scores are made for so many numbers at a time
+_BLOCK_NUMBERS = 2**24
+
+
+@dataclass(frozen=True)
+class PairHistories:
+    """The histories that features are made for.
+
+    Attributes
+    ----------
+    indptr : (users + 1,) offsets; user u has the positions `indptr[u] .. indptr[u + 1]` of the others.
+    items : (m,) positions in the catalogue, oldest first.
+    liked : (m,) which of them were liked.
+    latest : (users,) when each user did something last, in seconds; NaN where that is not known.
+    """
+
+    indptr: Int64Array
+    items: Int64Array
+    liked: BoolArray
+    latest: Float64Array
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def likes(self) -> tuple[Int64Array, Int64Array]:
+        """The liked part as CSR: offsets and items."""
+        before = np.concatenate(([0], np.cumsum(self.liked)))
+        return before[self.indptr], self.items[self.liked]
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """What makes the features; arrays only, so that it can be saved as it is.
+
+    Attributes
+    ----------
+    arrays : name -> array; those of items have a row an item that was there at the fit.
+    vectors : names of the ready vectors, in the order of their columns.
+    names : names of the columns.
+    """
+
+    arrays: Mapping[str, Any]
+    vectors: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        histories: PairHistories,
+        times: Float64Array | None,
+        vectors: Sequence[str],
+        n_items: int,
+        *,
+        rank: int = 256,
+        liked_regularization: float = 100.0,
+        chosen_regularization: float = 300.0,
+    ) -> PairFeatures:
+        """Learn from training histories.
+
+        Parameters
+        ----------
+        histories : everyone's training part.
+        times : (m,) when each interaction of `histories` happened, in seconds; None: not known.
+        vectors : names of the ready vectors that `compute` will be given.
+        n_items : size of the catalogue.
+        rank, liked_regularization, chosen_regularization : of EASE on likes and on everything chosen.
+        """
+        from scipy.sparse import csr_matrix
+
+        shape = (len(histories), n_items)
+        liked_indptr, liked_items = histories.likes()
+        likes = csr_matrix((np.ones(len(liked_items)), liked_items, liked_indptr), shape=shape)
+        chosen = csr_matrix((np.ones(len(histories.items)), histories.items, histories.indptr), shape=shape)
+        arrays: dict[str, Any] = {}
+        for name, matrix, regularization in (
+            ("liked", likes, liked_regularization),
+            ("chosen", chosen, chosen_regularization),
+        ):
+            ease = fit_ease(matrix, min(rank, *shape), regularization=regularization)
+            arrays[f"{name}_history"], arrays[f"{name}_item"] = ease.history_vectors, ease.item_vectors
+        svd = fit_svd(likes, min(_SVD_RANK, *shape))
+        arrays["latent_history"], arrays["latent_item"] = svd.history_vectors, svd.item_vectors
+        counts = count_transitions(
+            histories.indptr, histories.items, n_items, histories.liked.astype(np.float32), window=5, decay=3.0
+        )
+        arrays |= _sparse("transitions", transition_matrix(counts, shrinkage=5.0, popularity=0.5).tocsr())
+        lengths = np.sqrt(np.asarray(likes.sum(axis=0))).ravel()
+        directions = likes.multiply(1 / np.maximum(lengths, 1)).tocsr()
+        arrays |= _sparse("neighbours", directions.T.tocsr())
+        like_counts, counts_ = likes.getnnz(axis=0), chosen.getnnz(axis=0)
+        arrays["item"] = _item_columns(like_counts, counts_, histories.items, times)
+        return cls(arrays, tuple(vectors), _names(tuple(vectors)))
+
+    def compute(
+        self,
+        histories: PairHistories,
+        candidates: Int64Array,
+        vectors: Mapping[str, Float32Array],
+        row_of: Int64Array | None = None,
+        *,
+        threads: int | None = None,
+    ) -> Float32Array:
+        """(users x c, features) float32 of each user with their c candidates, user by user.
+
+        Parameters
+        ----------
+        histories : as in `fit`. An item that came after the fit counts as one that nobody chose yet.
+        candidates : (users, c) positions in the catalogue; -1 for none, whose row is zeros.
+        vectors : name -> (rows, d) the ready vectors of the catalogue as it is now, centred.
+        row_of : (items,) the row of `vectors` that describes an item; None: its position.
+        threads : bound on the number of threads.
+        """
+        known = len(self.arrays["item"])
+        fitted = (candidates >= 0) & (candidates < known)
+        columns = self._behaviour(_known_only(histories, known), np.where(fitted, candidates, 0), threads)
+        for column in columns:
+            column[~fitted] = 0
+        liked_indptr, liked_items = histories.likes()
+        rows = np.maximum(candidates, 0)
+        if row_of is not None:
+            rows, liked_items = row_of[rows], row_of[liked_items]
+        for name in self.vectors:
+            norms = np.linalg.norm(vectors[name], axis=1)[rows]
+            for decay in _VECTOR_DECAYS:
+                users = _pooled(vectors[name], liked_indptr, liked_items, decay, True, threads)
+                dots = _dots(users, vectors[name], rows)
+                columns.append(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0))
+        columns += self._counts(histories, candidates)
+        features = np.stack(columns, axis=-1)
+        features[candidates < 0] = 0
+        return features.reshape(-1, len(self.names))
+
+    def _behaviour(self, histories: PairHistories, candidates: Int64Array, threads: int | None) -> list[Float32Array]:
+        """What others did: EASE, transitions and neighbours, for items of the fit."""
+        columns: list[Float32Array] = []
+        likes, choices = histories.likes(), (histories.indptr, histories.items)
+        for name, (indptr, items), decays in (
+            ("liked", likes, _EASE_DECAYS),
+            ("chosen", choices, _EASE_DECAYS),
+            ("latent", likes, _SVD_DECAYS),
+        ):
+            for decay in decays:
+                users = _pooled(self.arrays[f"{name}_history"], indptr, items, decay, False, threads)
+                columns.append(_dots(users, self.arrays[f"{name}_item"], candidates))
+        n_items = len(self.arrays["item"])
+        transitions, neighbours = _restored("transitions", self.arrays), _restored("neighbours", self.arrays)
+        for decay in _TRANSITION_DECAYS:
+            columns.append(_picked(_profiles(*choices, decay, n_items), transitions, None, candidates))
+        liked_by = neighbours.T.tocsr()
+        for decay in _NEIGHBOUR_DECAYS:
+            columns.append(_picked(_profiles(*likes, decay, n_items), neighbours, liked_by, candidates))
+        return columns
+
+    def _counts(self, histories: PairHistories, candidates: Int64Array) -> list[Float32Array]:
+        """What is known of the user and of the item by themselves, and how far apart they are in time."""
+        items = np.concatenate([self.arrays["item"], [_NEW_ITEM]]).astype(np.float32)
+        new = len(items) - 1
+        candidates = np.where((candidates < 0) | (candidates >= new), new, candidates)
+        sizes, likes = np.diff(histories.indptr), np.diff(histories.likes()[0])
+        user = np.repeat(np.arange(len(histories)), sizes)
+        popularity = np.bincount(user, items[np.minimum(histories.items, new), 1], minlength=len(sizes))
+        of_user = [np.log1p(sizes), (likes + 2) / (sizes + 4), popularity / np.maximum(sizes, 1)]
+        columns = [np.broadcast_to(values[:, None], candidates.shape).astype(np.float32) for values in of_user]
+        columns += [items[candidates, column] for column in range(3)]
+        for column in (3, 4):  # between the user's latest and the item's mean and first time
+            gap = histories.latest[:, None] / _DAY - items[candidates, column]
+            columns.append(np.nan_to_num(gap, nan=0.0).astype(np.float32))
+        return columns
+
+    def take(self, order: Int64Array) -> PairFeatures:
+        """For a catalogue that holds the items at `order` in this order; those that came after the fit are unknown."""
+        known = len(self.arrays["item"])
+        fitted = np.where(order < known, order, -1)
+        arrays: dict[str, Any] = {}
+        for name, values in self.arrays.items():
+            if not name.startswith(("transitions", "neighbours")):
+                taken = values[np.maximum(fitted, 0)].copy()
+                taken[fitted < 0] = _NEW_ITEM if name == "item" else 0
+                arrays[name] = taken
+        for name, square in (("transitions", True), ("neighbours", False)):
+            matrix = _with_empty_row(_restored(name, self.arrays), square)
+            picked = matrix[fitted]
+            arrays |= _sparse(name, picked[:, fitted].tocsr() if square else picked.tocsr())
+        return replace(self, arrays=arrays)
+
+
+def _names(vectors: tuple[str, ...]) -> tuple[str, ...]:
+    def at(name: str, decays: tuple[float | None, ...]) -> list[str]:
+        return [name if decay is None else f"{name}, recency {decay:g}" for decay in decays]
+
+    names = [*at("EASE of likes", _EASE_DECAYS), *at("EASE of choices", _EASE_DECAYS), *at("SVD of likes", _SVD_DECAYS)]
+    names += [*at("transitions", _TRANSITION_DECAYS), *at("neighbours", _NEIGHBOUR_DECAYS)]
+    for vector in vectors:
+        names += at(f"cosine of {vector}", _VECTOR_DECAYS)
+    names += ["user's choices", "user's share of likes", "user's taste for the popular"]
+    return (*names, "likes", "choices", "share of likes", "days since current", "days since first")
+
+
+def _item_columns(likes: Int64Array, counts: Int64Array, items: Int64Array, times: Float64Array | None) -> Float32Array:
+    """Log likes, log choices, share of likes, mean and first time in days (NaN where not known)."""
+    mean = first = np.full(len(counts), np.nan)
+    if times is not None and len(times):
+        mean = np.bincount(items, times, minlength=len(counts)) / np.maximum(counts, 1) / _DAY
+        first = np.full(len(counts), np.inf)
+        np.minimum.at(first, items, times / _DAY)
+        mean, first = (np.where(counts > 0, values, np.nan) for values in (mean, first))
+    columns = [np.log1p(likes), np.log1p(counts), (likes + 2) / (counts + 4), mean, first]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _known_only(histories: PairHistories, known: int) -> PairHistories:
+    kept = histories.items < known
+    if kept.all():
+        return histories
+    before = np.concatenate(([0], np.cumsum(kept)))
+    return replace(
+        histories,
+        indptr=before[histories.indptr],
+        items=histories.items[kept],
+        liked=histories.liked[kept],
+    )
+
+
+def _pooled(
+    vectors: Float32Array,
+    indptr: Int64Array,
+    items: Int64Array,
+    decay: float | None,
+    normalize: bool,
+    threads: int | None,
+) -> Float32Array:
+    weights = HistoryWeighting(decay).weights(indptr)
+    return user_vectors(vectors, indptr, items, weights, mode="sum", normalize=normalize, threads=threads)
+
+
+def _dots(users: Float32Array, items: Float32Array, candidates: Int64Array) -> Float32Array:
+    """(users, c): each user's vector times the vectors of their candidates."""
+    result = np.empty(candidates.shape, np.float32)
+    for row, chosen in enumerate(candidates):
+        result[row] = items[chosen] @ users[row]
+    return result
+
+
+def _profiles(indptr: Int64Array, items: Int64Array, decay: float | None, n_items: int) -> Any:
+    from scipy.sparse import csr_matrix
+
+    weights = HistoryWeighting(decay).weights(indptr)
+    return csr_matrix((weights, items, indptr), shape=(len(indptr) - 1, n_items))
+
+
+def _picked(profiles: Any, first: Any, second: Any | None, candidates: Int64Array) -> Float32Array:
+    """(users, c): entries at the candidates of `profiles @ first (@ second)`, for a block of users at a time."""
+    result = np.empty(candidates.shape, np.float32)
+    step = max(1, _BLOCK_NUMBERS // max(1, profiles.shape[1]))
+    for start in range(0, len(candidates), step):
+        part = slice(start, start + step)
+        scores = profiles[part] @ first
+        if second is not None:
+            scores = scores @ second
+        result[part] = np.take_along_axis(scores.toarray(), candidates[part], axis=1)
+    return result
+
+
+def _sparse(name: str, matrix: Any) -> dict[str, Any]:
+    """A CSR matrix as arrays that a folder can hold."""
+    return {
+        f"{name}_indptr": matrix.indptr.astype(np.int64),
+        f"{name}_items": matrix.indices.astype(np.int64),
+        f"{name}_values": matrix.data.astype(np.float32),
+        f"{name}_shape": np.array(matrix.shape, np.int64),
+    }
+
+
+def _restored(name: str, arrays: Mapping[str, Any]) -> Any:
+    from scipy.sparse import csr_matrix
+
+    parts = (arrays[f"{name}_values"], arrays[f"{name}_items"], arrays[f"{name}_indptr"])
+    return csr_matrix(parts, shape=tuple(arrays[f"{name}_shape"].tolist()))
+
+
+def _with_empty_row(matrix: Any, square: bool) -> Any:
+    """With a last row (and column) of zeros, which position -1 then names."""
+    from scipy.sparse import csr_matrix, hstack, vstack
+
+    taller = vstack([matrix, csr_matrix((1, matrix.shape[1]))]).tocsr()
+    return hstack([taller, csr_matrix((taller.shape[0], 1))]).tocsr() if square else taller

@@ -1,0 +1,100 @@
+"""The reranking stage: trained inside the training data, explained without remainder, saved, and alive with its recommender."""
+
+import numpy as np
+import pytest
+
+from llmrec_fast import Recommender
+from llmrec_fast.errors import InvalidInput
+from llmrec_fast.ranking.trees import TreeSettings
+from llmrec_fast.recommender import RerankerSettings
+
+from .conftest import bag_of_words, interaction_table, item_table
+
+pytest.importorskip("lightgbm", exc_type=(ImportError, OSError))
+
+SETTINGS = RerankerSettings(candidates=6, trees=TreeSettings(rounds=10, least_in_leaf=2))
+
+
+def make(reranker=SETTINGS, **options):
+    defaults = {"weights": {"text": 1, "collaborative": 0.5, "popularity": 0.1}, "decay": 5.0, "liked_from": 4}
+    return Recommender(bag_of_words, reranker=reranker, **(defaults | options)).fit(item_table(), interaction_table())
+
+
+@pytest.fixture(scope="module")
+def reranked():
+    return make()
+
+
+def test_candidates_are_reordered_by_the_trees_and_stay_unseen(reranked):
+    by_popularity = {"weights": {"popularity": 1.0}}
+    plain, ranked = make(reranker=False, **by_popularity), make(**by_popularity)
+    users = reranked.user_ids
+    found, retrieved = ranked.recommend(users, k=6), plain.recommend(users, k=6)
+    for ours, theirs, user in zip(found.items, retrieved.items, users, strict=True):
+        assert set(ours) == set(theirs)
+        assert not set(ours) & set(plain.history(user))
+    assert (found.items != retrieved.items).any()
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+    # fewer are the first of more
+    np.testing.assert_array_equal(ranked.recommend(users, k=2).items, found.items[:, :2])
+
+
+def test_other_weights_mean_no_reranking(reranked):
+    users = reranked.user_ids[:4]
+    weights = {"text": 1.0}
+    np.testing.assert_array_equal(
+        reranked.recommend(users, weights=weights).scores, make(reranker=False).recommend(users, weights=weights).scores
+    )
+
+
+def test_an_explanation_adds_up_to_the_score(reranked):
+    user = reranked.user_ids[0]
+    item, score = reranked.recommend([user], k=1)[0][0]
+    explanation = reranked.explain(user, item)
+    assert sum(explanation.reranking.values()) == pytest.approx(score, abs=1e-9)
+    assert explanation.to_json()["reranking"] == explanation.reranking
+    assert "EASE of likes" in explanation.reranking
+    assert make(reranker=False).explain(user, item).reranking == {}
+
+
+def test_a_saved_one_answers_alike_after_changes(tmp_path):
+    recommender = make()
+    recommender.upsert_items({"id": ["new"], "text": ["red wine"], "title": ["New"]})
+    recommender.remove_items(["i3"])
+    recommender.record("ann", "i0", 5.0)
+    recommender.save(tmp_path / "saved")
+    loaded = Recommender.load(tmp_path / "saved")
+    users = [*recommender.user_ids[:5], "ann"]
+    before, after = recommender.recommend(users, k=5), loaded.recommend(users, k=5)
+    np.testing.assert_array_equal(before.items, after.items)
+    np.testing.assert_allclose(before.scores, after.scores, atol=1e-9)
+    assert "i3" not in before.items
+    item = before.items[0, 0]
+    assert loaded.explain(users[0], item).reranking == pytest.approx(recommender.explain(users[0], item).reranking)
+
+
+def test_an_event_moves_the_order_at_once(reranked):
+    recommender = make()
+    recommender.record("ann", "i0", 5.0)
+    before = recommender.recommend(["ann"], k=6)
+    recommender.record("ann", "i7", 5.0)
+    recommender.record("ann", "i8", 5.0)
+    after = recommender.recommend(["ann"], k=6)
+    assert (before.items != after.items).any()
+
+
+def test_someone_new_and_diversity_go_through_it_too(reranked):
+    found = reranked.recommend_for_items(["i0", "i1"], k=3)
+    assert not set(found.items[0]) & {"i0", "i1"}
+    diverse = reranked.recommend(reranked.user_ids[:2], k=3, diversity=0.7)
+    assert (diverse.positions >= 0).all()
+
+
+def test_it_needs_times_and_likes_to_come():
+    table = interaction_table()
+    del table["timestamp"]
+    recommender = Recommender(bag_of_words, reranker=True, liked_from=4)
+    with pytest.raises(InvalidInput, match="times"):
+        recommender.fit(item_table(), table)
+    with pytest.raises(InvalidInput, match="at least 1"):
+        RerankerSettings(candidates=0)
