@@ -47,3 +47,12 @@ def pad_batch(windows: Sequence[Int32Array], padding_id: int) -> tuple[Int32Arra
     for row, window in zip(ids, windows, strict=True):
         row[: len(window)] = window
     return ids, lengths
+
+
+def pad_to_shape(ids: Int32Array, lengths: Int32Array, shape: tuple[int, int]) -> tuple[Int32Array, Int32Array]:
+    """`ids` and `lengths` of a padded batch within a larger (batch, time); the texts that fill it up have one token."""
+    padded = np.zeros(shape, np.int32)
+    padded[: ids.shape[0], : ids.shape[1]] = ids
+    counts = np.ones(shape[0], np.int32)
+    counts[: len(lengths)] = lengths
+    return padded, counts

@@ -15,22 +15,15 @@ from typing import Any
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array
+from llmrec_fast.encoding.batching import pad_to_shape
+from llmrec_fast.encoding.engine_profiles import round_up
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, Graph
-from llmrec_fast.encoding.session import import_onnxruntime
+from llmrec_fast.encoding.session import check_vocabulary, import_onnxruntime
+from llmrec_fast.encoding.token_table import TokenTable
 from llmrec_fast.encoding.tokens import Int32Array
-from llmrec_fast.errors import DeviceUnavailable, InvalidInput
+from llmrec_fast.errors import DeviceUnavailable
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime, runtime
-
-_TIME_STEP = 16
-
-
-@dataclass(frozen=True)
-class TokenTable:
-    """Token embeddings on a device: row `text * time + token` of `rows` (batch * time, hidden) float32."""
-
-    rows: Any
-    time: int
 
 
 @dataclass(frozen=True)
@@ -70,26 +63,19 @@ class CudaSession:
         self.hidden, self.vocabulary = graph.hidden, graph.vocabulary
         self.captures = capture and self.place.stream != 0
         self._session = self._open(graph.model, graph.parameters)
-        self._longest = graph.max_length
+        self.longest = graph.max_length
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         self._lock = threading.Lock()
 
+    def prepare(self) -> None:
+        """Nothing is left to do."""
+
     @contextmanager
     def running(self, ids: Int32Array, lengths: Int32Array, consumer: Place) -> Iterator[TokenTable]:
-        """Embed right-padded `ids` (batch, time); the table may be read on the stream of `consumer` until the block ends.
-
-        Rows of padding, and of texts beyond the batch, are meaningless. Raises `InvalidInput` for an id beyond the vocabulary.
-        """
-        if ids.size and int(ids.max()) >= self.vocabulary:
-            raise InvalidInput(
-                f"the tokenizer gives the token {int(ids.max())}, but the model knows {self.vocabulary} tokens: "
-                "tokenizer.json and the weights are not of the same model"
-            )
-        batch, time = self.rounded(*ids.shape)
-        padded = np.zeros((batch, time), np.int32)
-        padded[: ids.shape[0], : ids.shape[1]] = ids
-        counts = np.ones(batch, np.int32)
-        counts[: len(lengths)] = lengths
+        """As `DeviceSession.running`."""
+        check_vocabulary(ids, self.vocabulary)
+        batch, time = round_up(ids.shape[0], ids.shape[1], self.longest)
+        padded, counts = pad_to_shape(ids, lengths, (batch, time))
         memory, order = self.runtime.memory, self.runtime.extension.wait_for
         with self._lock:
             buffers = self._buffers.get((batch, time)) or self._bind(batch, time)
@@ -102,10 +88,6 @@ class CudaSession:
             finally:
                 # the next run writes over the table: not before the consumer has read it
                 order(self.place.device, self.place.stream, consumer.stream)
-
-    def rounded(self, batch: int, time: int) -> tuple[int, int]:
-        """The shape of the grid that holds (batch, time): a power of two texts, a multiple of 16 tokens."""
-        return 1 << (batch - 1).bit_length(), min(-(-time // _TIME_STEP) * _TIME_STEP, max(self._longest, time))
 
     def _open(self, model: bytes, parameters: Mapping[str, Float32Array]) -> Any:
         library = self._library

@@ -3,6 +3,7 @@ to the host once, at the end."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,45 +13,91 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.architectures import read_architecture
 from llmrec_fast.encoding.batching import pad_batch, plan_batches
+from llmrec_fast.encoding.cached_engine import TensorRTSession
 from llmrec_fast.encoding.cuda_session import CudaSession
+from llmrec_fast.encoding.devices import DeviceChoice, choose_device
+from llmrec_fast.encoding.engine_profiles import TIME_STEP
 from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.model_files import ModelFiles
+from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.pooling import Pooling, normalize_rows
+from llmrec_fast.encoding.token_table import TOKENS_PER_BATCH, DeviceSession
 from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import DeviceUnavailable
-
-TOKENS_PER_BATCH = 16384
 
 
 @dataclass(frozen=True)
 class DeviceModel:
     """A model on a GPU; `source` and `positions` as `LoadedModel`."""
 
-    session: CudaSession
+    session: DeviceSession
     source: str
     positions: int
 
 
-def load_on_device(files: ModelFiles, device: str) -> DeviceModel:
-    """Load weights that the package builds a graph from; raises as `read_architecture`, `build_graph` and `CudaSession` do.
+@dataclass(frozen=True)
+class Chosen:
+    """Where and how precisely a model runs; `model` where that is on a GPU, else the CPU is to load it."""
 
-    `DeviceUnavailable` for a device that this version has no session for.
+    choice: DeviceChoice
+    precision: Precision
+    model: DeviceModel | None
+
+
+def choose_and_load(files: ModelFiles, device: str, precision: Precision | None) -> Chosen:
+    """Choose a device, and load the model there if it is a GPU.
+
+    `precision` None is float16 on TensorRT and float32 elsewhere. A TensorRT engine is looked for and not built; "auto" takes
+    TensorRT where there is one.
+
+    Raises
+    ------
+    DeviceUnavailable : the device, or the precision on it, cannot be had; as `choose_device`.
+    InvalidInput, CorruptFile : as `read_architecture`, `build_graph` and `CudaSession`.
     """
-    if device != CudaSession.device:
+    looked_up: list[TensorRTSession] = []
+
+    def engine_cached() -> bool:
+        looked_up.append(TensorRTSession(files, precision or "float16"))
+        return looked_up[0].ready
+
+    choice = choose_device(device, refused=_why_not(files, device, precision), engine_cached=engine_cached)
+    if choice.device == "tensorrt" and not looked_up:
+        looked_up.append(TensorRTSession(files, precision or "float16"))
+    if looked_up and looked_up[0].problem is not None:
+        warnings.warn(looked_up[0].problem, RuntimeWarning, stacklevel=3)
+    if precision == "float16" and choice.device != "tensorrt":
         raise DeviceUnavailable(
-            f"this version of llmrec_fast has no {device} session for encoding; use 'cuda' or 'auto'"
+            f"precision='float16' needs device='tensorrt'; the device is {choice.device!r} ({choice.reason})"
         )
+    if choice.device == "cpu":
+        return Chosen(choice, precision or "float32", None)
+    if choice.device == "tensorrt":
+        (session,) = looked_up
+        return Chosen(choice, precision or "float16", DeviceModel(session, "safetensors", session.longest))
     with WeightFiles(files.weights) as weights:
         architecture = read_architecture(files.config, weights.names())
         graph = build_graph(architecture, weights)
-    return DeviceModel(CudaSession(graph, capture=not architecture.relative_buckets), "safetensors", graph.max_length)
+    cuda = CudaSession(graph, capture=not architecture.relative_buckets)
+    return Chosen(choice, "float32", DeviceModel(cuda, "safetensors", graph.max_length))
+
+
+def _why_not(files: ModelFiles, device: str, precision: Precision | None) -> str | None:
+    """Why the GPU sessions that `device` allows cannot run the model, if they cannot."""
+    if not files.can_be_built:
+        return "the package does not build its graph, and ONNX files run on the CPU"
+    if precision == "int8" and device != "tensorrt":
+        return "precision='int8' is for the CPU, and for device='tensorrt'"
+    if precision == "float16" and device == "cuda":
+        return "precision='float16' is for device='tensorrt'"
+    return None
 
 
 class DeviceInference:
     """Pooled vectors of token id arrays, as `Inference`, on a GPU. May be used by several threads at once."""
 
-    def __init__(self, session: CudaSession, pooling: Pooling, padding_id: int) -> None:
+    def __init__(self, session: DeviceSession, pooling: Pooling, padding_id: int) -> None:
         self._session = session
         self._pooling = pooling
         self._padding_id = padding_id
@@ -66,7 +113,8 @@ class DeviceInference:
 
         here, hidden, modes = self._session.runtime, self._session.hidden, self._pooling.modes
         place = here.memory.current_place()
-        batches = plan_batches(lengths, TOKENS_PER_BATCH)
+        # the session rounds lengths up: what it computes is what the budget is for
+        batches = plan_batches(-(-lengths // TIME_STEP) * TIME_STEP, TOKENS_PER_BATCH)
         order = np.concatenate(batches) if batches else np.zeros(0, np.int64)
         tables = [here.new("vectors", (len(order), hidden), np.float32, place) for _ in modes]
         disable = None if show_progress is None else not show_progress

@@ -6,9 +6,11 @@ library, kernels. Only "auto" chooses by itself, and it says why.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.util
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from llmrec_fast.errors import DeviceUnavailable, InvalidInput
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 OLDEST_TENSORRT = (10, 12)
 _PROVIDER = "CUDAExecutionProvider"
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,11 @@ def missing_provider_library() -> str | None:
     """A library that ONNX Runtime's CUDA provider links to and that cannot be loaded."""
     if missing_provider() is not None:
         return None
-    folder = Path(importlib.import_module("onnxruntime").__file__ or "").parent / "capi"
+    onnxruntime = importlib.import_module("onnxruntime")
+    if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on: takes the libraries of NVIDIA's wheels
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the attempt below tells
+            onnxruntime.preload_dlls()
+    folder = Path(onnxruntime.__file__ or "").parent / "capi"
     try:
         # the provider takes its functions from the first one
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
@@ -144,10 +151,32 @@ def missing_tensorrt() -> str | None:
         return f"the tensorrt wheel: {wheel}"
     except (ImportError, OSError) as error:
         return f"a library of TensorRT ({error}): {wheel}"
-    version = tuple(int(part) for part in tensorrt.__version__.split(".")[:2])
+    version = tuple(int(part) for part in str(tensorrt.__version__).split(".")[:2])
     if version < OLDEST_TENSORRT:
         return f"TensorRT {'.'.join(map(str, OLDEST_TENSORRT))} or newer (installed: {tensorrt.__version__}): {wheel}"
     return None
+
+
+def tensorrt_version() -> str:
+    """The version of the TensorRT that is installed."""
+    return str(importlib.import_module("tensorrt").__version__)
+
+
+def describe_gpu(device: int) -> str:
+    """Name and compute capability of a GPU, such as "NVIDIA H100 80GB HBM3 9.0"; raises `DeviceUnavailable`."""
+    if (missing := missing_driver()) is not None:
+        raise DeviceUnavailable(f"the GPU cannot be asked for its name; missing: {missing}")
+    driver = ctypes.CDLL("libcuda.so.1")
+    handle, name, major, minor = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_int(), ctypes.c_int()
+    status = (
+        driver.cuDeviceGet(ctypes.byref(handle), device)
+        or driver.cuDeviceGetName(name, len(name), handle)
+        or driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, handle)
+        or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle)
+    )
+    if status:
+        raise DeviceUnavailable(f"the NVIDIA driver does not describe GPU {device} (error {status})")
+    return f"{name.value.decode(errors='replace')} {major.value}.{minor.value}"
 
 
 def missing_kernels() -> str | None:

@@ -14,11 +14,11 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, as_count, as_texts
 from llmrec_fast.encoding.dense import DenseLayers
-from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, load_on_device
-from llmrec_fast.encoding.devices import choose_device
+from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, choose_and_load
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher
-from llmrec_fast.encoding.inference import Inference, LoadedModel, Precision, load_model
-from llmrec_fast.encoding.model_files import ModelFiles, find_model
+from llmrec_fast.encoding.inference import Inference, LoadedModel, load_model
+from llmrec_fast.encoding.model_files import find_model
+from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision
 from llmrec_fast.encoding.pooling import normalize_rows
 from llmrec_fast.encoding.streaming import encode_pieces, write_npy
 from llmrec_fast.encoding.tokens import Tokenizer, check_unicode
@@ -39,10 +39,12 @@ class Encoder:
     ----------
     model : a known name (`minilm`) or a folder in the Hugging Face layout: config.json, tokenizer.json, and either
         model.safetensors of a BERT-family architecture or an ONNX file; modules.json and 1_Pooling are honoured.
-    device : "auto", "cpu" or "cuda" (ONNX Runtime on a GPU, float32, for weights that the package builds a graph from). "auto"
-        takes the GPU where one can be used; `describe()` says what it chose and why. A device that was asked for by name and
-        cannot be used raises, and names what is missing.
-    precision : "float32", or "int8" for the products of a BERT-family model given as safetensors: one scale an output channel
+    device : "auto", "cpu", "cuda" (ONNX Runtime on a GPU, float32) or "tensorrt", the last two for weights that the package
+        builds a graph from. "auto" takes a GPU where one can be used, with TensorRT where an engine of the model was built;
+        `describe()` says what it chose and why. A device that was asked for by name and cannot be used raises, and names what
+        is missing. With "tensorrt" and no engine (`llmrec-fast build-engine`), `warmup` builds one and `encode` raises.
+    precision : "float32"; "float16" products on TensorRT; None: float16 on TensorRT and float32 elsewhere; or "int8" for the
+        products of a BERT-family model given as safetensors. On the CPU: one scale an output channel
         of the weights, a scale and a zero point a row of activations. On 2,000 short texts and all-MiniLM-L6-v2 its vectors
         have a cosine of .999 to float32's on average and .997 at least, and share 96% of the ten nearest neighbours.
     pooling : "mean", "max", "first" (or "cls"), "last" (or "lasttoken"); None: what the model says, else mean.
@@ -76,7 +78,7 @@ class Encoder:
         model: str | Path,
         *,
         device: str = "auto",
-        precision: Precision = "float32",
+        precision: Precision | None = None,
         pooling: str | None = None,
         normalize: bool | None = None,
         max_length: int | None = None,
@@ -87,8 +89,8 @@ class Encoder:
         batching: BatchingPolicy | None = None,
         progress: bool = True,
     ) -> None:
-        if precision not in ("float32", "int8"):
-            raise InvalidInput(f"precision must be 'float32' or 'int8'; got {precision!r}")
+        if precision is not None and precision not in PRECISIONS:
+            raise InvalidInput(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
         if long_texts not in ("truncate", "window"):
             raise InvalidInput(f"long_texts must be 'truncate' or 'window'; got {long_texts!r}")
         if window_overlap is not None and long_texts != "window":
@@ -97,12 +99,9 @@ class Encoder:
         files = find_model(model, pooling=pooling, progress=progress)
         self._files = files
         self._normalize = files.normalize if normalize is None else bool(normalize)
-        self._choice = choose_device(device, refused=_why_not_on_a_gpu(files, precision))
-        self._model: LoadedModel | DeviceModel = (
-            load_model(files, self._threads, precision)
-            if self._choice.device == "cpu"
-            else load_on_device(files, self._choice.device)
-        )
+        chosen = choose_and_load(files, device, precision)
+        self._choice, self._precision = chosen.choice, chosen.precision
+        self._model: LoadedModel | DeviceModel = chosen.model or load_model(files, self._threads, chosen.precision)
         self._max_length = _choose_max_length(max_length, files.max_length, self._model.positions)
         overlap = None
         if long_texts == "window":
@@ -114,7 +113,6 @@ class Encoder:
         self._window_overlap = overlap
         self._tokenizer = Tokenizer(files.tokenizer, self._max_length, overlap, files.lower_case, files.prompt)
         self._long_texts = long_texts
-        self._precision = precision
         padding_id = int(files.config.get("pad_token_id") or 0)
         self._inference: Inference | DeviceInference = (
             DeviceInference(self._model.session, files.pooling, padding_id)
@@ -254,7 +252,12 @@ class Encoder:
         return await asyncio.wrap_future(self.submit(texts))
 
     def warmup(self) -> None:
-        """Run the model once each way, so that the first request finds everything loaded and compiled."""
+        """Run the model once each way, so that the first request finds everything loaded and compiled.
+
+        With device="tensorrt" and no engine in the cache, or one that is stale or damaged, builds it, which takes minutes.
+        """
+        if isinstance(self._model, DeviceModel):
+            self._model.session.prepare()
         words = ["warm up"]
         self._encode_distinct(words, False)
         self._encode_distinct([f"warm up {number}" for number in range(64 * self._threads)], False)
@@ -287,12 +290,6 @@ class Encoder:
         if self._normalize and not direct:
             vectors = normalize_rows(vectors, self._threads)
         return vectors
-
-
-def _why_not_on_a_gpu(files: ModelFiles, precision: Precision) -> str | None:
-    if not files.can_be_built:
-        return "the package does not build its graph, and ONNX files run on the CPU"
-    return None if precision == "float32" else f"precision={precision!r} is for the CPU"
 
 
 def _choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:

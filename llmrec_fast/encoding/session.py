@@ -53,11 +53,7 @@ class GraphSession:
 
     def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
         """See `Session.run`. Raises `InvalidInput` for an id beyond the vocabulary."""
-        if ids.size and int(ids.max()) >= self._vocabulary:
-            raise InvalidInput(
-                f"the tokenizer gives the token {int(ids.max())}, but the model knows {self._vocabulary} tokens: "
-                "tokenizer.json and the weights are not of the same model"
-            )
+        check_vocabulary(ids, self._vocabulary)
         output: Float32Array = self._session.run([OUTPUT], {IDS: ids, LENGTHS: lengths})[0]
         return output
 
@@ -127,6 +123,15 @@ class OnnxFileSession:
             },
         )
         return candidates[0], int(probe[0].shape[-1])
+
+
+def check_vocabulary(ids: Int32Array, vocabulary: int) -> None:
+    """Raise `InvalidInput` for an id beyond the vocabulary, which would read beyond the model's table."""
+    if ids.size and int(ids.max()) >= vocabulary:
+        raise InvalidInput(
+            f"the tokenizer gives the token {int(ids.max())}, but the model knows {vocabulary} tokens: "
+            "tokenizer.json and the weights are not of the same model"
+        )
 
 
 def import_onnxruntime() -> Any:

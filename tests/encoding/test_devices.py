@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,50 @@ def test_a_provider_library_that_does_not_load_is_named(monkeypatch: pytest.Monk
     _pretend(monkeypatch, onnxruntime=found)
     assert devices.missing_provider() is None
     assert "libonnxruntime_providers_shared.so" in str(devices.missing_provider_library())
+
+
+def test_nvidias_wheels_are_loaded_before_a_library_is_called_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def preload_dlls() -> None:
+        calls.append("preloaded")
+        print("Failed to load libcublasLt.so.12")
+
+    found = SimpleNamespace(
+        get_available_providers=lambda: ["CUDAExecutionProvider"],
+        __file__="/nowhere/__init__.py",
+        preload_dlls=preload_dlls,
+    )
+    _pretend(monkeypatch, onnxruntime=found)
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda path, mode=0: calls.append(path.rpartition("_")[2]))
+    assert devices.missing_provider_library() is None
+    assert calls == ["preloaded", "shared.so", "cuda.so"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("failing", [None, "cuDeviceGetName"])
+def test_a_gpu_is_described_by_its_driver(monkeypatch: pytest.MonkeyPatch, failing: str | None) -> None:
+    class Driver:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *values: 1 if name == failing else self.fill(name, values)
+
+        def fill(self, name: str, values: tuple[Any, ...]) -> int:
+            if name == "cuDeviceGetName":
+                values[0].value = b"NVIDIA X"
+            elif name == "cuDeviceGetAttribute":
+                values[0]._obj.value = {75: 9, 76: 1}[values[1]]
+            elif name == "cuDeviceGetCount":
+                values[0]._obj.value = 1
+            return 0
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: Driver())
+    if failing is None:
+        assert devices.describe_gpu(0) == "NVIDIA X 9.1"
+    else:
+        with pytest.raises(DeviceUnavailable, match="does not describe GPU 0"):
+            devices.describe_gpu(0)
 
 
 @pytest.mark.parametrize(("version", "missing"), [("10.11.0.33", True), ("10.12.0.36", False), ("11.4.0", False)])

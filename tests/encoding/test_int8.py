@@ -72,7 +72,7 @@ def test_describe_says_the_precision(bert: Path) -> None:
 
 
 def test_what_cannot_be_quantised_is_refused(bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="'float32' or 'int8'"):
+    with pytest.raises(InvalidInput, match="float32, float16, int8"):
         Encoder(bert, precision="int4")  # type: ignore[arg-type]
     (write_model(tmp_path) / "model.safetensors").unlink()
     write_onnx(tmp_path / "model.onnx", {"input_ids": TensorProto.INT64}, ("last_hidden_state",))

@@ -83,6 +83,14 @@ class EmulatedMemory:
     def pointer(self, array: DeviceArray) -> int:
         return int(array._host.ctypes.data)
 
+    @contextmanager
+    def at(self, place: Place) -> Iterator[None]:
+        before, self.place = self.place, place
+        try:
+            yield
+        finally:
+            self.place = before
+
     def _keep(self, array: DeviceArray) -> DeviceArray:
         self._in_use.append(array)
         return array

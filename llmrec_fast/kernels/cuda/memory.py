@@ -44,6 +44,9 @@ class Memory(Protocol):
     def pointer(self, array: Any) -> int:
         """The address of an array that came from this object."""
 
+    def at(self, place: Place) -> AbstractContextManager[Any]:
+        """Make the device and stream of `place` current, for other libraries that allocate or enqueue meanwhile."""
+
 
 class CuPyMemory:
     """Memory from CuPy's pool, which keeps what is freed and hands it out again on the same stream without waiting."""
@@ -63,29 +66,30 @@ class CuPyMemory:
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike, place: Place) -> Any:
         """A new `cupy.ndarray`."""
-        with self._at(place):
+        with self.at(place):
             return self._cupy.empty(shape, dtype)
 
     def upload(self, array: npt.NDArray[Any], place: Place) -> Any:
         """A copy through pinned memory, ordered on the stream."""
-        with self._at(place):
+        with self.at(place):
             return self._cupy.array(array)
 
     def write(self, array: Any, start: int, values: npt.NDArray[Any], place: Place) -> None:
         """Through `cupy.ndarray.set`, ordered on the stream."""
-        with self._at(place):
+        with self.at(place):
             array[start : start + len(values)].set(values)
 
     def download(self, array: Any, place: Place) -> npt.NDArray[Any]:
         """A copy on the host; waits for the stream."""
-        with self._at(place):
+        with self.at(place):
             return np.asarray(self._cupy.asnumpy(array))
 
     def pointer(self, array: Any) -> int:
         """`array.data.ptr`."""
         return int(array.data.ptr)
 
-    def _at(self, place: Place) -> AbstractContextManager[Any]:
+    def at(self, place: Place) -> AbstractContextManager[Any]:
+        """CuPy's current device and stream meanwhile; the device is CUDA's own too."""
         stack = ExitStack()
         stack.enter_context(self._cupy.cuda.Device(place.device))
         stream = (

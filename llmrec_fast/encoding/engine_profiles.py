@@ -1,0 +1,60 @@
+"""The shapes of a TensorRT engine: batches are rounded up to a grid, and each part of the grid has an optimisation profile.
+
+TensorRT picks its kernels for one shape of a profile and promises only to run the others, so a single short query must not
+share a profile with a batch of a thousand, nor ten tokens with five hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmrec_fast.errors import InvalidInput
+
+Shape = tuple[int, int]
+TIME_STEP = 16
+_FEW_TEXTS = 8
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The least, the likeliest and the largest shape (batch, time) of a part of the grid."""
+
+    least: Shape
+    likeliest: Shape
+    largest: Shape
+
+    def holds(self, shape: Shape) -> bool:
+        """Whether the shape lies between the least and the largest."""
+        return all(low <= size <= high for low, size, high in zip(self.least, shape, self.largest, strict=True))
+
+
+def round_up(batch: int, time: int, longest: int) -> Shape:
+    """The shape of the grid that holds (batch, time): a power of two texts, a multiple of 16 tokens or the longest text."""
+    return 1 << (batch - 1).bit_length(), min(-(-time // TIME_STEP) * TIME_STEP, max(longest, time))
+
+
+def plan_profiles(longest: int, tokens_per_batch: int) -> tuple[Profile, ...]:
+    """Profiles for texts of up to `longest` tokens: lengths doubling from 16, each for few texts and for many.
+
+    `tokens_per_batch` bounds a batch before its texts are rounded up to a power of two.
+    """
+    profiles = []
+    low, high = 1, TIME_STEP
+    while low <= longest:
+        _, shortest = round_up(1, low, longest)
+        time = min(high, longest)
+        most, _ = round_up(max(tokens_per_batch // (-(-low // TIME_STEP) * TIME_STEP), 1), low, longest)
+        profiles.append(Profile((1, shortest), (1, time), (min(most, _FEW_TEXTS), time)))
+        if most > _FEW_TEXTS:
+            profiles.append(Profile((2 * _FEW_TEXTS, shortest), (most, time), (most, time)))
+        low, high = high + 1, 2 * high
+    return tuple(profiles)
+
+
+def choose_profile(profiles: Sequence[Profile], shape: Shape) -> int:
+    """The position of the profile that holds the shape; raises `InvalidInput` where none does."""
+    for place, profile in enumerate(profiles):
+        if profile.holds(shape):
+            return place
+    raise InvalidInput(f"the engine holds no batch of {shape[0]} texts of {shape[1]} tokens")

@@ -1,0 +1,106 @@
+"""TensorRT itself: build an engine from an ONNX file, and enqueue it on a stream. Nothing else uses the library.
+
+A test holds every name that is used here against those of the bindings of TensorRT 10.12 and 11.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmrec_fast.encoding.engine_profiles import Profile, Shape, choose_profile
+from llmrec_fast.encoding.graph import IDS, LENGTHS
+from llmrec_fast.errors import CorruptFile, CudaError, InvalidInput
+
+
+def build_engine(model: bytes, profiles: Sequence[Profile], timing: bytes) -> tuple[bytes, bytes]:
+    """An engine of a strongly typed ONNX file, and what was learned about the speed of kernels, for the next build.
+
+    Takes minutes, on the current GPU. `timing` is what an earlier build learned, or nothing.
+
+    Raises
+    ------
+    InvalidInput : TensorRT cannot parse the file.
+    CudaError : it cannot build the engine; its log on standard error says why.
+    """
+    library, logger = _open()
+    builder = library.Builder(logger)
+    network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = library.OnnxParser(network, logger)
+    if not parser.parse(model):
+        errors = "; ".join(str(parser.get_error(place).desc()) for place in range(parser.num_errors))
+        raise InvalidInput(f"TensorRT cannot read the model's graph: {errors}")
+    settings = builder.create_builder_config()
+    for profile in profiles:
+        shapes = builder.create_optimization_profile()
+        shapes.set_shape(IDS, profile.least, profile.likeliest, profile.largest)
+        shapes.set_shape(LENGTHS, profile.least[:1], profile.likeliest[:1], profile.largest[:1])
+        _check(settings.add_optimization_profile(shapes) >= 0, f"take the profile {profile}")
+    cache = settings.create_timing_cache(timing)
+    _check(settings.set_timing_cache(cache, False), "take the timing cache; delete the .timing file beside the engine")
+    engine = builder.build_serialized_network(network, settings)
+    _check(engine is not None, "build the engine")
+    return bytes(engine), bytes(settings.get_timing_cache().serialize())
+
+
+class Engine:
+    """A built engine on the current GPU. Each stream has an execution context of its own, for as long as the engine lives.
+
+    Contexts on several streams may be in the same profile (always since TensorRT 10).
+
+    Raises `CorruptFile` where TensorRT does not take the engine.
+    """
+
+    def __init__(self, data: bytes, profiles: Sequence[Profile]) -> None:
+        library, self._logger = _open()
+        self._runtime = library.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise CorruptFile("TensorRT cannot load the engine")
+        self._profiles = profiles
+        self._contexts: dict[int, _Context] = {}
+        self._lock = threading.Lock()
+
+    def enqueue(self, shape: Shape, addresses: Mapping[str, int], stream: int) -> None:
+        """Run on the stream, without waiting: `shape` (batch, time) of the ids, device addresses of inputs and output by name.
+
+        Calls of several threads on one stream follow each other. The addresses must stay valid until the stream is past them.
+        """
+        place = choose_profile(self._profiles, shape)
+        with self._lock:
+            context = self._contexts.get(stream)
+            if context is None:
+                made = self._engine.create_execution_context()
+                _check(made is not None, "create an execution context (not enough memory?)")
+                context = self._contexts[stream] = _Context(made)
+        with context.lock:
+            native = context.native
+            if context.profile != place:
+                _check(native.set_optimization_profile_async(place, stream), f"switch to profile {place}")
+                context.profile = place
+            _check(native.set_input_shape(IDS, shape), f"take ids of shape {shape}")
+            _check(native.set_input_shape(LENGTHS, shape[:1]), f"take {shape[0]} lengths")
+            for name in addresses:
+                _check(native.set_tensor_address(name, addresses[name]), f"take an address for {name}")
+            _check(native.execute_async_v3(stream), "enqueue the engine")
+
+
+@dataclass
+class _Context:
+    native: Any
+    profile: int = -1
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _open() -> tuple[Any, Any]:
+    """The library and a logger for its errors; `devices.missing_tensorrt` has told whoever lacks it."""
+    library = importlib.import_module("tensorrt")
+    return library, library.Logger(library.Logger.ERROR)
+
+
+def _check(done: bool, what: str) -> None:
+    if not done:
+        raise CudaError(f"TensorRT could not {what}; its log on standard error says why")

@@ -1,0 +1,208 @@
+"""A double of TensorRT that offers only names which its bindings have, records what is asked of it, and runs the
+parsed graph with ONNX Runtime's CPU engine on the addresses that it is given."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+NAMES = frozenset(Path(__file__).with_name("tensorrt_names.txt").read_text(encoding="ascii").split())
+
+
+class Surface:
+    """What a class of the double derives from: no public name but TensorRT's own."""
+
+    def __init_subclass__(cls) -> None:
+        invented = {name for name in vars(cls) if not name.startswith("_")} - NAMES
+        assert not invented, f"{cls.__name__}: TensorRT has no {invented}"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{type(self).__name__}.{name}: {'not doubled' if name in NAMES else 'no name of TensorRT'}"
+        )
+
+
+class TensorRT(Surface):
+    """The module. What it was asked for lies in `_calls`, in order; `_fails` names calls that are to fail."""
+
+    def __init__(self, version: str = "10.12.0.36") -> None:
+        self.__version__ = version
+        self._calls: list[tuple[Any, ...]] = []
+        self._fails: set[str] = set()
+
+    def _record(self, name: str, *values: Any) -> bool:
+        self._calls.append((name, *values))
+        return name not in self._fails
+
+    def _made(self, name: str) -> list[tuple[Any, ...]]:
+        return [values for called, *values in self._calls if called == name]
+
+    def Builder(self, logger: Logger) -> Builder:
+        assert isinstance(logger, Logger)
+        return Builder(self)
+
+    def OnnxParser(self, network: Network, logger: Logger) -> OnnxParser:
+        return OnnxParser(self, network)
+
+    def Runtime(self, logger: Logger) -> Runtime:
+        return Runtime(self)
+
+    class NetworkDefinitionCreationFlag(Surface):
+        STRONGLY_TYPED = 1
+
+    @property
+    def Logger(self) -> type[Logger]:
+        return Logger
+
+
+class Logger(Surface):
+    ERROR = 1
+
+    def __init__(self, severity: int) -> None:
+        assert severity == self.ERROR
+
+
+class _Part(Surface):
+    def __init__(self, library: TensorRT) -> None:
+        self._library = library
+
+
+class Builder(_Part):
+    def create_network(self, flags: int) -> Network:
+        assert flags == 2, "only strongly typed networks are the same on 10.12 and 11"
+        return Network(self._library)
+
+    def create_builder_config(self) -> Config:
+        return Config(self._library)
+
+    def create_optimization_profile(self) -> Profile:
+        return Profile(self._library)
+
+    def build_serialized_network(self, network: Network, config: Config) -> memoryview | None:
+        if not self._library._record("build_serialized_network", len(config._profiles)):
+            return None
+        profiles = json.dumps([profile._shapes for profile in config._profiles]).encode()
+        return memoryview(b"plan\n" + profiles + b"\n" + network._model)
+
+
+class Network(_Part):
+    _model = b""
+
+
+class OnnxParser(Surface):
+    def __init__(self, library: TensorRT, network: Network) -> None:
+        self._library, self._network = library, network
+
+    num_errors = 1
+
+    def parse(self, model: bytes) -> bool:
+        self._network._model = model
+        return self._library._record("parse")
+
+    def get_error(self, place: int) -> ParserError:
+        assert place == 0
+        return ParserError()
+
+
+class ParserError(Surface):
+    def desc(self) -> str:
+        return "an unknown operator"
+
+
+class Profile(_Part):
+    def __init__(self, library: TensorRT) -> None:
+        super().__init__(library)
+        self._shapes: dict[str, list[tuple[int, ...]]] = {}
+
+    def set_shape(self, name: str, least: Any, likeliest: Any, largest: Any) -> None:
+        self._shapes[name] = [tuple(least), tuple(likeliest), tuple(largest)]
+
+
+class Config(_Part):
+    def __init__(self, library: TensorRT) -> None:
+        super().__init__(library)
+        self._profiles: list[Profile] = []
+
+    def add_optimization_profile(self, profile: Profile) -> int:
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+    def create_timing_cache(self, content: bytes) -> bytes:
+        self._library._record("create_timing_cache", content)
+        return content
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        return self._library._record("set_timing_cache")
+
+    def get_timing_cache(self) -> TimingCache:
+        return TimingCache()
+
+
+class TimingCache(Surface):
+    def serialize(self) -> memoryview:
+        return memoryview(b"learned")
+
+
+class Runtime(_Part):
+    def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
+        assert isinstance(content, bytes)
+        return Engine(self._library, content) if self._library._record("deserialize_cuda_engine") else None
+
+
+class Engine(Surface):
+    def __init__(self, library: TensorRT, content: bytes) -> None:
+        self._library = library
+        plan, profiles, model = content.split(b"\n", 2)
+        assert plan == b"plan"
+        self._profiles = json.loads(profiles)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def create_execution_context(self) -> Context | None:
+        return Context(self) if self._library._record("create_execution_context") else None
+
+
+class Context(Surface):
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._profile = -1
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+
+    def set_optimization_profile_async(self, place: int, stream: int) -> bool:
+        assert 0 <= place < len(self._engine._profiles)
+        self._profile, self._shapes = place, {}  # switching forgets the shapes
+        return self._engine._library._record("set_optimization_profile_async", place, stream)
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        least, _, largest = self._engine._profiles[self._profile][name]
+        self._shapes[name] = shape
+        return all(low <= size <= high for low, size, high in zip(least, shape, largest, strict=True))
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        batch, time = self._shapes["input_ids"]
+        session = self._engine._session
+        inputs = {
+            name: address_as_array(self._addresses[name], np.int32, shape) for name, shape in self._shapes.items()
+        }
+        (output,) = session.get_outputs()
+        target = address_as_array(self._addresses[output.name], np.float32, (batch, time, output.shape[2]))
+        target[...] = session.run([output.name], inputs)[0]
+        return self._engine._library._record("execute_async_v3", (batch, time), self._profile, stream)
+
+
+def address_as_array(pointer: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The memory at an address."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_char * size).from_address(pointer), dtype).reshape(shape)
