@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from llmrec_fast.encoding.devices import choose_device
+from llmrec_fast.encoding import devices
 from llmrec_fast.fetch import cache_folder
 from llmrec_fast.kernels.threads import available_cores, get_threads
 
@@ -45,8 +45,20 @@ def _devices() -> dict[str, str]:
         encoding = 'kernels only; encoding needs ONNX Runtime: pip install "llmrec-fast[cpu]"'
     else:
         encoding = "ready"
-    choice = choose_device("auto")
-    return {"cpu": encoding, "cuda": _cuda(), "encoding chooses": f"{choice.device}: {choice.reason}"}
+    choice = devices.choose_device("auto")
+    return {
+        "cpu": encoding,
+        "cuda": _cuda(),
+        "tensorrt": _tensorrt(),
+        "encoding chooses": f"{choice.device}: {choice.reason}",
+    }
+
+
+def _tensorrt() -> str:
+    """Whether engines can be built and run here, or all that is missing for that."""
+    if missing := devices.THIS_MACHINE.missing("tensorrt"):
+        return f"not available; missing: {'; '.join(missing)}"
+    return f"ready: TensorRT {devices.tensorrt_version()}; a model's engine is built by `llmrec-fast build-engine`"
 
 
 def _cuda() -> str:

@@ -45,6 +45,7 @@ def test_info_tells_versions_devices_and_cache(capsys):
     assert facts["packages"]["numpy"] == np.__version__
     assert facts["devices"]["cpu"] == "ready"
     assert "cuda" in facts["devices"]
+    assert facts["devices"]["tensorrt"].startswith(("not available; missing: ", "ready: TensorRT 1"))
     assert facts["threads"] >= 1
     status, out, _ = run(capsys, "info")
     assert "packages: numba" in out
