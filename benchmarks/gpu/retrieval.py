@@ -140,10 +140,9 @@ def _ours(
     from llmrec_fast.kernels.codes import ScanCounts, ScanSegment, allowed_bits, panels_of
     from llmrec_fast.kernels.cuda.runtime import runtime
     from llmrec_fast.kernels.cuda.scan_codes import segment_to_device
-    from llmrec_fast.retrieval.fitting import fit_plan, sample_size
+    from llmrec_fast.retrieval.fitting import fit_plan, sample_positions
 
-    sample = rows[:: max(1, len(rows) // sample_size(rows.shape[1]))]
-    plan = fit_plan(sample, None, rows=len(rows), euclidean=False)
+    plan = fit_plan(rows[sample_positions(*rows.shape)], None, rows=len(rows), euclidean=False)
     here = runtime()
     place = here.memory.current_place()
     bits = allowed_bits(len(rows), panels_of(len(rows)))
