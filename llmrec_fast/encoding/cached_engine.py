@@ -203,5 +203,6 @@ def build_cached_engine(model: str | Path, precision: Precision = "float16", tex
     if session.problem is not None:
         warnings.warn(session.problem, RuntimeWarning, stacklevel=2)
     length = min(files.max_length or session.longest, session.longest)
-    tokenizer = Tokenizer(files.tokenizer, length, None, files.lower_case, files.prompt)
-    return session.build(tokenizer.tokenize(texts).windows)
+    tokenizer = Tokenizer(files.tokenizer, length, None, files.lower_case)
+    before = files.prompts.choose(None, None)
+    return session.build(tokenizer.tokenize([before + text for text in texts]).windows)

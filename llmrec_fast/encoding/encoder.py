@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from llmrec_fast.encoding.inference import Inference, LoadedModel, load_model
 from llmrec_fast.encoding.model_files import find_model
 from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision
 from llmrec_fast.encoding.pooling import normalize_rows
+from llmrec_fast.encoding.prompts import DOCUMENT_NAMES, QUERY_NAMES
 from llmrec_fast.encoding.streaming import encode_pieces, write_npy
 from llmrec_fast.encoding.tokens import Tokenizer, check_unicode
 from llmrec_fast.encoding.vector_cache import VectorCache
@@ -53,6 +54,9 @@ class Encoder:
     long_texts : "truncate" drops what is beyond max_length; "window" encodes overlapping windows and averages their vectors
         by their token counts.
     window_overlap : tokens that neighbouring windows share; None: a quarter of a window.
+    prompts : texts by name that `encode` can put before what it encodes; they go before the model's own of the same name.
+    default_prompt_name : the prompt of calls that name none; None: what the model says.
+    truncate_dim : keep the first columns only, then normalise (for models trained so: Matryoshka, arXiv 2205.13147).
     threads : threads of the model; None: `llmrec_fast.get_threads()` at the time of construction. With more than one, the
         weights are held twice (once for one thread a batch, once for all threads on one batch); a service whose own threads
         call `encode` side by side has the steadiest latency with 1.
@@ -84,6 +88,9 @@ class Encoder:
         max_length: int | None = None,
         long_texts: LongTexts = "truncate",
         window_overlap: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        truncate_dim: int | None = None,
         threads: int | None = None,
         cache: VectorCache | str | Path | None = None,
         batching: BatchingPolicy | None = None,
@@ -111,7 +118,8 @@ class Encoder:
                 else as_count(window_overlap, "window_overlap", minimum=0)
             )
         self._window_overlap = overlap
-        self._tokenizer = Tokenizer(files.tokenizer, self._max_length, overlap, files.lower_case, files.prompt)
+        self._tokenizer = Tokenizer(files.tokenizer, self._max_length, overlap, files.lower_case)
+        self._prompts = files.prompts.updated(prompts, default_prompt_name)
         self._long_texts = long_texts
         padding_id = int(files.config.get("pad_token_id") or 0)
         self._inference: Inference | DeviceInference = (
@@ -120,13 +128,19 @@ class Encoder:
             else Inference(self._model, files.pooling, padding_id, self._threads)
         )
         self._dense = DenseLayers(files.dense, self._inference.columns)
+        self._dimension = _choose_dimension(truncate_dim, self._dense.columns)
         self._cache = VectorCache(cache) if isinstance(cache, str | Path) else cache
         self._batcher = DynamicBatcher(self.encode, batching or BatchingPolicy())
 
     @property
     def dimension(self) -> int:
         """Columns of the vectors."""
-        return self._dense.columns
+        return self._dimension
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts that `encode` knows by name."""
+        return dict(self._prompts.texts)
 
     @property
     def max_length(self) -> int:
@@ -150,7 +164,14 @@ class Encoder:
             "normalize": self._normalize,
         }
 
-    def encode(self, texts: Sequence[str], *, show_progress: bool | None = None) -> Float32Array:
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        show_progress: bool | None = None,
+    ) -> Float32Array:
         """The vectors of texts, in their order.
 
         Identical texts are encoded once. A text's vector does not depend on the other texts beyond rounding (1e-6).
@@ -158,6 +179,8 @@ class Encoder:
         Parameters
         ----------
         texts : strings; the empty string is one like any other.
+        prompt_name : which of `prompts` goes before each text; None: the default, if there is one.
+        prompt : a text to put before each text instead; "" for none.
         show_progress : whether a bar is shown on standard error; None: on a terminal, once the work takes over a second.
 
         Returns
@@ -166,10 +189,14 @@ class Encoder:
 
         Raises
         ------
-        InvalidInput : not a sequence of strings, or a string with a lone surrogate.
+        InvalidInput : not a sequence of strings, a string with a lone surrogate, an unknown prompt_name.
         """
+        before = self._prompts.choose(prompt_name, prompt)
         given = as_texts(texts)
         check_unicode(given)
+        if before:
+            check_unicode([before], "prompt")
+            given = [before + text for text in given]
         places = {text: place for place, text in enumerate(dict.fromkeys(given))}
 
         def compute(distinct: list[str]) -> Float32Array:
@@ -182,6 +209,14 @@ class Encoder:
         if len(places) == len(given):
             return vectors
         return vectors[np.fromiter((places[text] for text in given), np.int64, len(given))]
+
+    def encode_query(self, texts: Sequence[str], *, show_progress: bool | None = None) -> Float32Array:
+        """`encode` with the prompt "query", or the default where the model has none of that name."""
+        return self.encode(texts, prompt_name=self._prompts.first_of(QUERY_NAMES), show_progress=show_progress)
+
+    def encode_document(self, texts: Sequence[str], *, show_progress: bool | None = None) -> Float32Array:
+        """`encode` with the first prompt of "document", "passage" and "corpus" that there is, or the default."""
+        return self.encode(texts, prompt_name=self._prompts.first_of(DOCUMENT_NAMES), show_progress=show_progress)
 
     def encode_iter(
         self, texts: Iterable[str], *, texts_at_a_time: int = 4096, show_progress: bool | None = None
@@ -268,7 +303,7 @@ class Encoder:
         digest = hashlib.blake2b(digest_size=32)
         settings = {key: value for key, value in self.describe().items() if key not in _WITHOUT_EFFECT}
         digest.update(repr(sorted(settings.items())).encode())
-        digest.update(repr((self._window_overlap, self._files.lower_case, self._files.prompt)).encode())
+        digest.update(repr((self._window_overlap, self._files.lower_case)).encode())
         weights = self._files.weights if self._model.source == "safetensors" else (self._files.onnx,)
         for path in (self._files.tokenizer, *weights, *(layer.weights for layer in self._files.dense)):
             if path is not None:
@@ -281,15 +316,28 @@ class Encoder:
         tokens = self._tokenizer.tokenize(texts)
         lengths = np.fromiter((len(window) for window in tokens.windows), np.int64, len(tokens.windows))
         cut = bool((tokens.counts > 1).any())
-        direct = self._normalize and not cut and not self._dense
+        whole = self._dimension == self._dense.columns
+        direct = self._normalize and not cut and not self._dense and whole
         vectors = self._inference.vectors(tokens.windows, lengths, normalize=direct, show_progress=show_progress)
         if cut:
             vectors = pool_windows(vectors, lengths, tokens.counts, self._threads)
         if self._dense:
             vectors = self._dense.apply(vectors)
+        if not whole:
+            vectors = np.ascontiguousarray(vectors[:, : self._dimension])
         if self._normalize and not direct:
             vectors = normalize_rows(vectors, self._threads)
         return vectors
+
+
+def _choose_dimension(truncate_dim: int | None, columns: int) -> int:
+    if truncate_dim is None:
+        return columns
+    if as_count(truncate_dim, "truncate_dim") > columns:
+        raise InvalidInput(
+            f"truncate_dim must be at most {columns}, the columns that the model gives; got {truncate_dim}"
+        )
+    return int(truncate_dim)
 
 
 def _choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:

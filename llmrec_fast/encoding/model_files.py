@@ -15,6 +15,7 @@ from typing import Any
 from llmrec_fast import fetch
 from llmrec_fast.encoding.architectures import SUPPORTED_TYPES
 from llmrec_fast.encoding.pooling import Pooling, pooling_from_config, pooling_from_name
+from llmrec_fast.encoding.prompts import Prompts
 from llmrec_fast.errors import CorruptFile, InvalidInput
 
 _MINILM_NAME = "all-MiniLM-L6-v2"
@@ -79,7 +80,7 @@ class ModelFiles:
     dense : linear layers between pooling and normalisation.
     max_length : tokens a text is cut at, special tokens included; None where no file says.
     lower_case : whether texts are lower-cased before the tokenizer sees them.
-    prompt : text put before each text.
+    prompts : what config_sentence_transformers.json wants before texts.
     """
 
     folder: Path
@@ -92,7 +93,7 @@ class ModelFiles:
     dense: tuple[DenseLayer, ...]
     max_length: int | None
     lower_case: bool
-    prompt: str
+    prompts: Prompts
 
     @property
     def can_be_built(self) -> bool:
@@ -151,7 +152,7 @@ def read_model_folder(folder: Path, pooling: str | None = None) -> ModelFiles:
         dense=modules.dense,
         max_length=_max_length(settings, _read_optional_json(core / "tokenizer_config.json")),
         lower_case=bool(settings.get("do_lower_case", False)),
-        prompt=_default_prompt(folder),
+        prompts=_prompts(folder),
     )
 
 
@@ -219,17 +220,17 @@ def _max_length(settings: Mapping[str, Any], tokenizer_settings: Mapping[str, An
     return None
 
 
-def _default_prompt(folder: Path) -> str:
-    settings = _read_optional_json(folder / "config_sentence_transformers.json")
-    name = settings.get("default_prompt_name")
-    prompts = settings.get("prompts") or {}
-    if name is None:
-        return ""
-    if name not in prompts:
-        raise InvalidInput(
-            f"{folder / 'config_sentence_transformers.json'} names the prompt {name!r} but does not have it"
-        )
-    return str(prompts[name])
+def _prompts(folder: Path) -> Prompts:
+    path = folder / "config_sentence_transformers.json"
+    settings = _read_optional_json(path)
+    given = settings.get("prompts") or {}
+    if not isinstance(given, dict):
+        raise CorruptFile(f"{path}: prompts must be an object of texts by name")
+    try:
+        # some files name a prompt and leave it null
+        return Prompts({name: str(text or "") for name, text in given.items()}, settings.get("default_prompt_name"))
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
 
 
 def _existing(folder: Path, name: str, hint: str) -> Path:

@@ -40,10 +40,9 @@ class Tokenizer:
     max_length : tokens of a window, special tokens included.
     overlap : tokens that neighbouring windows share; None cuts a text after its first window.
     lower_case : whether texts are lower-cased first.
-    prompt : put before each text.
     """
 
-    def __init__(self, path: Path, max_length: int, overlap: int | None, lower_case: bool, prompt: str) -> None:
+    def __init__(self, path: Path, max_length: int, overlap: int | None, lower_case: bool) -> None:
         import tokenizers
 
         try:
@@ -62,7 +61,6 @@ class Tokenizer:
         self._tokenizer.enable_truncation(max_length, stride=overlap or 0)
         self._windows = overlap is not None
         self._lower_case = lower_case
-        self._prompt = prompt
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """The `Tokens` of texts. Raises `InvalidInput` for a text with a lone surrogate, which no encoding can hold."""
@@ -78,17 +76,17 @@ class Tokenizer:
         return Tokens(windows, counts)
 
     def _prepare(self, text: str) -> str:
-        return self._prompt + (text.lower() if self._lower_case else text)
+        return text.lower() if self._lower_case else text
 
 
-def check_unicode(texts: Sequence[str]) -> None:
+def check_unicode(texts: Sequence[str], name: str = "texts") -> None:
     """Raise `InvalidInput` naming the first text that holds a lone surrogate (half of a character, from bad decoding)."""
     for position, text in enumerate(texts):
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(
-                f"texts[{position}] holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, "
+                f"{name}[{position}] holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, "
                 "which is not a character; replace it, for example with "
                 "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
             ) from error

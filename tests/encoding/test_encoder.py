@@ -296,3 +296,52 @@ def _cached(folder: Path) -> Encoder:
     if folder not in _encoders:
         _encoders[folder] = Encoder(folder)
     return _encoders[folder]
+
+
+def test_prompts_by_name_and_by_text_are_texts_before_texts(tmp_path: Path) -> None:
+    folder = write_model(tmp_path)
+    write_json(folder / "config_sentence_transformers.json", {"prompts": {"query": "man ", "passage": "food "}})
+    encoder = Encoder(folder, prompts={"mine": "snow "})
+    assert encoder.prompts == {"query": "man ", "passage": "food ", "mine": "snow "}
+    texts = ["time", "space about"]
+
+    def plain(before: str) -> np.ndarray:
+        return encoder.encode([before + text for text in texts])
+
+    np.testing.assert_array_equal(encoder.encode(texts, prompt_name="mine"), plain("snow "))
+    np.testing.assert_array_equal(encoder.encode(texts, prompt="eating "), plain("eating "))
+    np.testing.assert_array_equal(encoder.encode_query(texts), plain("man "))
+    np.testing.assert_array_equal(encoder.encode_document(texts), plain("food "))
+    with_default = Encoder(folder, default_prompt_name="query")
+    np.testing.assert_array_equal(with_default.encode(texts), plain("man "))
+    np.testing.assert_array_equal(with_default.encode(texts, prompt=""), plain(""))
+    for wrong in (
+        {"prompt_name": "other"},
+        {"prompt_name": "query", "prompt": "x"},
+        {"prompt": 5},
+        {"prompt": "\ud800"},
+    ):
+        with pytest.raises(InvalidInput, match="prompt"):
+            encoder.encode(texts, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="default_prompt_name"):
+        Encoder(folder, default_prompt_name="other")
+
+
+def test_a_cache_tells_prompts_apart(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    encoder = Encoder(folder, cache=tmp_path / "cache")
+    first, second = encoder.encode(["snow"]), encoder.encode(["snow"], prompt="man ")
+    assert (first != second).any()
+    np.testing.assert_array_equal(encoder.encode(["snow"], prompt="man "), second)
+
+
+def test_truncated_vectors_are_cut_then_normalised(bert: Path) -> None:
+    whole = Encoder(bert).encode(TEXTS)
+    np.testing.assert_array_equal(Encoder(bert, truncate_dim=5).encode(TEXTS), whole[:, :5])
+    cut = Encoder(bert, truncate_dim=5, normalize=True)
+    assert cut.dimension == 5
+    expected = whole[:, :5] / np.linalg.norm(whole[:, :5], axis=1, keepdims=True)
+    np.testing.assert_allclose(cut.encode(TEXTS), expected, atol=1e-6)
+    assert Encoder(bert, truncate_dim=HIDDEN, normalize=True).dimension == HIDDEN
+    with pytest.raises(InvalidInput, match="truncate_dim"):
+        Encoder(bert, truncate_dim=HIDDEN + 1)

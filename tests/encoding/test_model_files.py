@@ -9,6 +9,7 @@ import pytest
 
 from llmrec_fast.encoding.model_files import KNOWN_MODELS, find_model
 from llmrec_fast.encoding.pooling import Pooling
+from llmrec_fast.encoding.prompts import Prompts
 from llmrec_fast.errors import CorruptFile, InvalidInput
 from tests.encoding.tiny_models import write_json, write_model, write_modules
 
@@ -22,7 +23,7 @@ def test_a_plain_folder_means_mean_pooling_without_normalisation(bert: Path) -> 
     assert files.max_length == 512
     assert files.weights == (bert / "model.safetensors",)
     assert files.onnx is None
-    assert files.prompt == ""
+    assert files.prompts == Prompts({})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,8 @@ def test_lower_casing_and_the_default_prompt_are_read(tmp_path: Path) -> None:
     )
     files = find_model(tmp_path)
     assert files.lower_case
-    assert files.prompt == "passage: "
+    assert files.prompts.choose(None, None) == "passage: "
+    assert files.prompts.choose("query", None) == "query: "
     assert files.max_length == 512
 
 

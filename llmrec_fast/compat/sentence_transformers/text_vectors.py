@@ -52,7 +52,7 @@ class TextVectors:
         positions = self._model.positions
         if positions is not None and max_length > positions:
             raise InvalidInput(f"max_seq_length must be at most {positions}, the model's positions; got {max_length}")
-        self._tokenizer = Tokenizer(self.files.tokenizer, max_length, None, self.files.lower_case, "")
+        self._tokenizer = Tokenizer(self.files.tokenizer, max_length, None, self.files.lower_case)
         self._max_length = max_length
 
     def tokens(self, texts: Sequence[str]) -> list[Int32Array]:
