@@ -4,10 +4,11 @@ Reading and cleaning (`read_interactions`, `read_items`), values and text, user 
 prior, and fusion with its weights. Text embeddings come from `encoding`; nothing here searches or evaluates.
 """
 
-from llmrec_fast.features.collaborative import CollaborativeVectors, fit_als, fit_ease, fit_svd
+from llmrec_fast.features.collaborative import CollaborativeVectors, fit_als, fit_bpr, fit_ease, fit_nmf, fit_svd
 from llmrec_fast.features.fusion import Fusion
 from llmrec_fast.features.interactions import Histories, Interactions, read_interactions
 from llmrec_fast.features.items import Items, read_items, read_texts
+from llmrec_fast.features.neighbours import ItemWeights, fit_exact_ease, fit_item_knn
 from llmrec_fast.features.pairs import PairFeatures, PairHistories
 from llmrec_fast.features.popularity import popularity_prior
 from llmrec_fast.features.report import CleaningReport, Finding
@@ -33,6 +34,7 @@ __all__ = [
     "Histories",
     "HistoryWeighting",
     "Interactions",
+    "ItemWeights",
     "Items",
     "PairFeatures",
     "PairHistories",
@@ -42,7 +44,11 @@ __all__ = [
     "count_transitions",
     "deduplicate",
     "fit_als",
+    "fit_bpr",
     "fit_ease",
+    "fit_exact_ease",
+    "fit_item_knn",
+    "fit_nmf",
     "fit_svd",
     "like_strengths",
     "log_scale",

@@ -10,6 +10,7 @@ every score is exactly the sum of what each history item adds to it.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,12 @@ class CollaborativeVectors:
     history_vectors: Float32Array
     item_vectors: Float32Array
 
+    def scores(self, histories: Any) -> Float32Array:
+        """(users, n) float32 scores of all items, for a (users, n) scipy sparse matrix of history weights."""
+        users = np.asarray(histories @ self.history_vectors, np.float32)
+        scores: Float32Array = users @ self.item_vectors.T
+        return scores
+
 
 def fit_svd(matrix: Any, rank: int = 32) -> CollaborativeVectors:
     """PureSVD: the leading right singular vectors V of the interaction matrix; `score = history @ V @ V.T`.
@@ -54,7 +61,7 @@ def fit_svd(matrix: Any, rank: int = 32) -> CollaborativeVectors:
     ------
     InvalidInput : a matrix without interactions, values that are not finite, a rank below 1 or too large for the matrix.
     """
-    rows = _check_matrix(matrix)
+    rows = check_matrix(matrix)
     _, directions = _spectrum(rows, rank)
     vectors = directions.astype(np.float32)
     return CollaborativeVectors(vectors, vectors)
@@ -84,7 +91,7 @@ def fit_ease(matrix: Any, rank: int | None = 256, *, regularization: float = 500
     ------
     InvalidInput : as `fit_svd`; a regularization not above 0.
     """
-    rows = _check_matrix(matrix)
+    rows = check_matrix(matrix)
     if not 0 < regularization < np.inf:
         raise InvalidInput(f"regularization must be a positive number; got {regularization!r}")
     eigenvalues, directions = _spectrum(rows, rank)
@@ -126,7 +133,7 @@ def fit_als(
     MissingDependency : `implicit` is not installed.
     InvalidInput : as `fit_ease`.
     """
-    rows = _check_matrix(matrix)
+    rows = check_matrix(matrix)
     as_count(rank, "rank")
     as_count(iterations, "iterations")
     if not 0 < regularization < np.inf or not 0 < confidence < np.inf:
@@ -156,7 +163,106 @@ def fit_als(
     return CollaborativeVectors((factors @ solver).astype(np.float32), factors.astype(np.float32))
 
 
-def _check_matrix(matrix: Any) -> Any:
+def fit_bpr(
+    matrix: Any,
+    rank: int = 64,
+    *,
+    learning_rate: float = 0.01,
+    regularization: float = 0.01,
+    iterations: int = 100,
+    seed: int = 0,
+    threads: int | None = None,
+) -> CollaborativeVectors:
+    """Bayesian personalised ranking, by the library `implicit` (Rendle, Freudenthaler, Gantner and Schmidt-Thieme, UAI 2009).
+
+    The library gives user factors U and item factors Y, a bias of the items among them. Users of BPR are parameters of their
+    own; here a user is `sum_h x_h y_h M`, with the map M that comes nearest to U in least squares over the users of `matrix`.
+
+    Parameters
+    ----------
+    matrix : (users, items) scipy sparse matrix; what is not 0 was chosen, how strongly does not matter to the training.
+    rank : number of factors, the bias apart: vectors have rank + 1 columns.
+    learning_rate, regularization : of the stochastic gradient.
+    iterations : passes over the interactions.
+    seed : of start and samples; the same seed gives the same vectors with `threads=1`.
+    threads : for the training (default: all cores of the affinity mask).
+
+    Raises
+    ------
+    MissingDependency : `implicit` is not installed.
+    InvalidInput : as `fit_ease`.
+    """
+    rows = check_matrix(matrix)
+    as_count(rank, "rank")
+    as_count(iterations, "iterations")
+    if not 0 < regularization < np.inf or not 0 < learning_rate < np.inf:
+        raise InvalidInput(
+            f"regularization and learning_rate must be positive; got {regularization!r} and {learning_rate!r}"
+        )
+    try:
+        from implicit.bpr import BayesianPersonalizedRanking
+        from threadpoolctl import threadpool_limits  # a dependency of implicit
+    except ImportError as error:
+        raise MissingDependency("personalised ranking needs implicit: pip install implicit") from error
+    from llmrec_fast.kernels.threads import get_threads
+
+    rows.eliminate_zeros()
+    with threadpool_limits(1, "blas"):
+        model = BayesianPersonalizedRanking(
+            factors=rank,
+            learning_rate=learning_rate,
+            regularization=regularization,
+            iterations=iterations,
+            random_state=seed,
+            num_threads=get_threads() if threads is None else as_count(threads, "threads"),
+            use_gpu=False,
+        )
+        model.fit(rows.astype(np.float32), show_progress=False)
+    users, items = np.asarray(model.user_factors, np.float64), np.asarray(model.item_factors, np.float64)
+    known = np.diff(rows.indptr) > 0
+    nearest = np.linalg.lstsq((rows @ items)[known], users[known], rcond=None)[0]
+    return CollaborativeVectors((items @ nearest).astype(np.float32), items.astype(np.float32))
+
+
+def fit_nmf(matrix: Any, rank: int = 32, *, iterations: int = 200, seed: int = 0) -> CollaborativeVectors:
+    """Non-negative matrix factorisation X ~ W H of least squared error, by scikit-learn (Lee and Seung, NIPS 2000).
+
+    A user is the projection on the rows of H, `x H' (H H')^+`, which unlike the user's own row of W is a sum over the history
+    (and may be negative).
+
+    Parameters
+    ----------
+    matrix : (users, items) scipy sparse matrix of interaction strengths, not negative.
+    rank : number of components, at most the smaller side of the matrix.
+    iterations : of coordinate descent, at most.
+    seed : of what fills the zeros of the start (NNDSVD); the same seed gives the same vectors.
+
+    Raises
+    ------
+    MissingDependency : scikit-learn is not installed.
+    InvalidInput : as `fit_svd`; a negative value.
+    """
+    rows = check_matrix(matrix)
+    rank = min(as_count(rank, "rank"), *rows.shape)
+    as_count(iterations, "iterations")
+    if rows.data.min() < 0:
+        raise InvalidInput(f"the interaction matrix must not be negative; its least value is {rows.data.min():g}")
+    try:
+        from sklearn.decomposition import NMF
+        from sklearn.exceptions import ConvergenceWarning
+    except ImportError as error:
+        raise MissingDependency("matrix factorisation needs scikit-learn: pip install scikit-learn") from error
+
+    model = NMF(rank, init="nndsvdar", max_iter=iterations, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `iterations` is the caller's bound
+        model.fit(rows)
+    parts = np.asarray(model.components_, np.float64)
+    history = parts.T @ np.linalg.pinv(parts @ parts.T, hermitian=True)
+    return CollaborativeVectors(history.astype(np.float32), parts.T.astype(np.float32))
+
+
+def check_matrix(matrix: Any) -> Any:
     """`matrix` as a float64 CSR matrix with at least one finite, non-zero value."""
     import scipy.sparse
 
