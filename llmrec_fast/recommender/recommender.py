@@ -27,9 +27,6 @@ from llmrec_fast.recommender.log import FsyncPolicy, check_policy
 from llmrec_fast.recommender.reranking import RerankerSettings
 from llmrec_fast.recommender.writing import Writing
 
-# how many candidates a diversity reranking chooses from, for each one it returns
-_CANDIDATES = 5
-
 COMPACT_BYTES = 64 << 20
 
 
