@@ -13,6 +13,7 @@ from llmrec_fast.errors import InvalidInput
 
 if TYPE_CHECKING:
     from llmrec_fast.features import Interactions, Items
+    from llmrec_fast.tuning import TunedSettings
 
 
 def add_command(commands: Any, name: str, run: Any, summary: str, examples: Sequence[str]) -> argparse.ArgumentParser:
@@ -55,3 +56,20 @@ def read_data(options: argparse.Namespace) -> tuple[Items, Interactions]:
     for report in (items.report, interactions.report):
         print(report, file=sys.stderr)
     return items, interactions
+
+
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """The option that names tuned settings; `read_settings` reads them."""
+    command.add_argument("--settings", type=Path, metavar="FILE", help="settings that `llmrec-fast tune` wrote")
+
+
+def read_settings(options: argparse.Namespace) -> TunedSettings | None:
+    """The tuned settings, if any; `--liked-from` must not say otherwise."""
+    if options.settings is None:
+        return None
+    from llmrec_fast.tuning import TunedSettings
+
+    settings = TunedSettings.read(options.settings)
+    if options.liked_from is not None and options.liked_from != settings.liked_from:
+        raise InvalidInput(f"{options.settings} was tuned with --liked-from {settings.liked_from}; say that or nothing")
+    return settings

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llmrec_fast.cli.common import add_command, add_data, print_json, read_data
-
-if TYPE_CHECKING:
-    pass
+from llmrec_fast.cli.common import add_command, add_data, add_settings, print_json, read_data, read_settings
 
 
 def add(commands: Any) -> None:
@@ -26,6 +23,7 @@ def add(commands: Any) -> None:
         ],
     )
     add_data(command, required=True)
+    add_settings(command)
     command.add_argument(
         "--report", type=Path, metavar="FOLDER", help="also write a table, JSON and a page with charts"
     )
@@ -36,11 +34,18 @@ def _run(options: argparse.Namespace) -> None:
     from llmrec_fast.encoding import Encoder
     from llmrec_fast.evaluation import write_report
     from llmrec_fast.offline import DEFAULT_METRICS, evaluate_offline, format_rows
+    from llmrec_fast.tuning import EncodedOnce, add_tuned, tuned_on
 
     items, interactions = read_data(options)
     metrics = DEFAULT_METRICS if options.metrics is None else tuple(options.metrics.split(","))
-    encoder = Encoder(options.model, threads=options.threads)
-    result = evaluate_offline(items, interactions, encoder, liked_from=options.liked_from, metrics=metrics)
+    settings = read_settings(options)
+    liked_from = options.liked_from if settings is None else settings.liked_from
+    encoder = EncodedOnce(Encoder(options.model, threads=options.threads))
+    result = evaluate_offline(items, interactions, encoder, liked_from=liked_from, metrics=metrics)
+    if settings is not None:
+        if tuned_on(settings, interactions):
+            print("warning: these settings were tuned on these interactions: the row is optimistic", file=sys.stderr)
+        result = add_tuned(result, settings, items, encoder, metrics)
     if options.report is not None:
         for path in write_report(options.report, result.report(metrics)):
             print(f"written: {path}", file=sys.stderr)

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from llmrec_fast import __version__
-from llmrec_fast.cli import build_engine, demo, encode, evaluate, info, recommend, serve
+from llmrec_fast.cli import build_engine, demo, encode, evaluate, info, recommend, serve, tune
 from llmrec_fast.errors import LLMRecError
 
 _DESCRIPTION = "Exact, fast recommendations from language-model embeddings."
-_COMMANDS = (demo, encode, build_engine, recommend, evaluate, serve, info)
+_COMMANDS = (demo, encode, build_engine, recommend, evaluate, tune, serve, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmrec_fast.cli.common import add_command, add_data, print_json, read_data
+from llmrec_fast.cli.common import add_command, add_data, add_settings, print_json, read_data, read_settings
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.ids import json_id
 from llmrec_fast.tables import format_table
@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     add_data(command, required=False)
     command.add_argument("--load", type=Path, metavar="FOLDER", help="a saved recommender, instead of --items")
     command.add_argument("--save", type=Path, metavar="FOLDER", help="save what was fitted, for --load")
+    add_settings(command)
     command.add_argument("--user", action="append", default=[], help="a user's id; may be repeated")
     command.add_argument("--query", action="append", default=[], help="a text; may be repeated")
     command.add_argument(
@@ -49,11 +50,15 @@ def _run(options: argparse.Namespace) -> None:
 
     if (options.load is None) == (options.items is None):
         raise InvalidInput("say what to recommend from: --load FOLDER, or --items FILE with --interactions FILE")
+    if options.load is not None and options.settings is not None:
+        raise InvalidInput("--settings say how to fit; a recommender from --load is fitted already")
     if options.load is not None:
         recommender = Recommender.load(options.load, threads=options.threads)
     else:
         items, interactions = read_data(options)
-        recommender = Recommender(options.model, liked_from=options.liked_from, threads=options.threads)
+        settings = read_settings(options)
+        chosen = {"liked_from": options.liked_from} if settings is None else settings.arguments()
+        recommender = Recommender(options.model, **chosen, threads=options.threads)
         recommender.fit(items, interactions)
     if options.save is not None:
         recommender.save(options.save)

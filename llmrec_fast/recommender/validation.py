@@ -7,6 +7,8 @@ as they will be learned from everything afterwards. Test data never comes here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -42,41 +44,68 @@ def choose_weights(
     anchor : the feature whose weight is 1.
     decays : the decays to try.
     """
-    if interactions.timestamps is None:
-        return "the interactions have no times to split them by"
-    train = split_by_time(interactions.users, interactions.items, interactions.timestamps, TRAINING_SHARE).train
-    part, held_out = interactions.select(train), interactions.select(~train & liked)
-    history_sizes = np.diff(part.by_user().indptr)
-    users = np.unique(held_out.users)
-    users = users[history_sizes[users] > 0]
-    if not len(users):
-        return "no user has both a history and a liked item after it"
-    space = learn(train)
-    most = max(1, min(_MOST_USERS, _MATRIX_NUMBERS // (len(space.prior) * (len(space.names) + 1))))
-    users = users[np.linspace(0, len(users) - 1, min(len(users), most)).astype(np.int64)]
+    held = hold_out(interactions, liked)
+    if isinstance(held, str):
+        return held
+    space = learn(held.train)
+    part = interactions.select(held.train)
+    users = held.sample(len(space.prior) * (len(space.names) + 1))
     return tune(
-        {decay: _scorer(part, users, space, decay) for decay in decays},
-        _Quality(part, held_out, users),
+        {decay: partial(feature_scores, part, users, space, decay) for decay in decays},
+        held.quality(interactions, users),
         anchor=anchor,
     )
 
 
-def _scorer(
-    part: Interactions, users: Int64Array, space: FusedSpace, decay: float | None
-) -> Callable[[], dict[str, Float32Array]]:
-    def scores() -> dict[str, Float32Array]:
-        histories = part.by_user()
-        weights = HistoryWeighting(decay, use_values=True).weights(histories.indptr, histories.values)
-        lengths = np.diff(histories.indptr)[users]
-        indptr = np.concatenate(([0], np.cumsum(lengths)))
-        places = np.arange(indptr[-1]) + np.repeat(histories.indptr[users] - indptr[:-1], lengths)
-        profiles = space.profiles(WeightedHistories(indptr, histories.items[places], weights[places]))
-        made = {
-            name: fuse([profile], [1.0]) @ fuse([space.features[name]], [1.0]).T for name, profile in profiles.items()
-        }
-        return {**made, PRIOR: space.prior}
+@dataclass(frozen=True)
+class HeldOut:
+    """The validation part of training data.
 
-    return scores
+    Attributes
+    ----------
+    train : (n,) which interactions are learned from.
+    wanted : (n,) which later ones are to be predicted.
+    users : codes of those who have both.
+    """
+
+    train: BoolArray
+    wanted: BoolArray
+    users: Int64Array
+
+    def sample(self, numbers: int) -> Int64Array:
+        """As many users, evenly spread, as keep matrices of `numbers` scores a user in bounds."""
+        most = max(1, min(_MOST_USERS, _MATRIX_NUMBERS // numbers))
+        return self.users[np.linspace(0, len(self.users) - 1, min(len(self.users), most)).astype(np.int64)]
+
+    def quality(self, interactions: Interactions, users: Int64Array) -> Callable[[Float32Array], float]:
+        """Function that says how good (users, items) scores are: mean of NDCG@10 and Recall@20."""
+        return _Quality(interactions.select(self.train), interactions.select(self.wanted), users)
+
+
+def hold_out(interactions: Interactions, liked: BoolArray) -> HeldOut | str:
+    """Hold out the last fifth of each user's interactions, or say in words why that cannot be."""
+    if interactions.timestamps is None:
+        return "the interactions have no times to split them by"
+    train = split_by_time(interactions.users, interactions.items, interactions.timestamps, TRAINING_SHARE).train
+    wanted = ~train & liked
+    users = np.intersect1d(interactions.users[train], interactions.users[wanted])
+    if not len(users):
+        return "no user has both a history and a liked item after it"
+    return HeldOut(train, wanted, users)
+
+
+def feature_scores(
+    part: Interactions, users: Int64Array, space: FusedSpace, decay: float | None
+) -> dict[str, Float32Array]:
+    """Cosines (users, items) by feature, of histories in `part`, and the prior (items,)."""
+    histories = part.by_user()
+    weights = HistoryWeighting(decay, use_values=True).weights(histories.indptr, histories.values)
+    lengths = np.diff(histories.indptr)[users]
+    indptr = np.concatenate(([0], np.cumsum(lengths)))
+    places = np.arange(indptr[-1]) + np.repeat(histories.indptr[users] - indptr[:-1], lengths)
+    profiles = space.profiles(WeightedHistories(indptr, histories.items[places], weights[places]))
+    made = {name: fuse([profile], [1.0]) @ fuse([space.features[name]], [1.0]).T for name, profile in profiles.items()}
+    return {**made, PRIOR: space.prior}
 
 
 class _Quality:
