@@ -21,11 +21,14 @@ from benchmarks.report import Cell, Report, Target
 from benchmarks.threads import Neutral, use_threads
 from llmrec_fast.encoding import Encoder
 from llmrec_fast.encoding.model_files import find_model
+from llmrec_fast.errors import InvalidInput
 
 Array = npt.NDArray[np.float32]
-OURS, PEER = "llmrec_fast", "sentence-transformers"
+OURS, INT8, PEER = "llmrec_fast", "llmrec_fast int8", "sentence-transformers"
 TOLERANCE = 1e-4
-WANTED_SPEEDUP = 1.7
+WANTED_SPEEDUP, WANTED_INT8_SPEEDUP = 1.8, 2.5
+# of the int8 vectors, against float32: mean and least cosine, and the share of the ten nearest that stay
+WANTED_ACCURACY = {"mean cosine": 0.996, "least cosine": 0.985, "top-10 overlap": 0.92}
 TIMED, QUICK_TIMED = 2000, 64
 COMPARED, QUICK_COMPARED = 520, 40
 LONE_TEXT = "This is an example sentence"
@@ -46,6 +49,10 @@ def run(arguments: argparse.Namespace) -> Report:
     report = Report("encode", "Encoding texts on the CPU", missing=missing)
     report.notes = [f"{arguments.threads} threads for everyone", *use_threads(arguments.threads)]
     encoders: dict[str, _Encodes] = {OURS: Encoder(arguments.model, threads=arguments.threads)}
+    try:
+        encoders[INT8] = Encoder(arguments.model, threads=arguments.threads, precision="int8")
+    except InvalidInput as error:
+        report.notes.append(f"int8: {error}")
     if (library := modules.get("sentence_transformers")) is not None:
         folder = str(find_model(arguments.model).folder)
         encoders[PEER] = library.SentenceTransformer(folder, device="cpu")
@@ -66,9 +73,20 @@ def run(arguments: argparse.Namespace) -> Report:
             continue
         report.cells.append(_measure(case, texts, encoders, neutral, effort))
     report.cells.append(_measure_one(encoders, neutral))
-    speedup = report.cells[0].comparison.ratio()
-    if speedup is not None and not arguments.quick:
-        report.targets.append(Target(f"{count} descriptions: speed over {PEER}", speedup, WANTED_SPEEDUP))
+    if INT8 in encoders:
+        accuracy = _accuracy(encoders, descriptions(count))
+        report.figures |= {f"int8, {name}": f"{value:.4f}" for name, value in accuracy.items()}
+    if PEER in encoders and not arguments.quick:
+        for cell in report.cells:
+            hot = {m.contender: m.median for m in cell.comparison.measurements}
+            for name, wanted in ((OURS, WANTED_SPEEDUP), (INT8, WANTED_INT8_SPEEDUP)):
+                if name in hot and PEER in hot:
+                    case = f"{cell.labels['number']} {cell.labels['texts']}: {name} over {PEER}"
+                    report.targets.append(Target(case, hot[PEER] / hot[name], wanted))
+        if INT8 in encoders:
+            report.targets += [
+                Target(f"int8, {name}", accuracy[name], wanted, unit="") for name, wanted in WANTED_ACCURACY.items()
+            ]
     path = arguments.output / "encode.svg"
     if problem := draw(
         [_bars(cell) for cell in report.cells[:-1]], path, f"{report.title}, {arguments.model}", columns=2
@@ -103,24 +121,47 @@ def _measure(case: str, texts: list[str], encoders: dict[str, _Encodes], neutral
     comparison = compare(_contenders(texts, encoders), neutral, effort)
     hot = {m.contender: m.median for m in comparison.measurements}
     rates: dict[str, float | str] = {f"{name}, texts/s": len(texts) / seconds for name, seconds in hot.items()}
-    return Cell({"texts": case, "number": len(texts)}, comparison, rates)
+    return Cell({"texts": case, "number": len(texts)}, comparison, rates, ratio_among=[PEER])
 
 
 def _measure_one(encoders: dict[str, _Encodes], neutral: Neutral) -> Cell:
     """One short text at a time: what a service waits for."""
     effort = Effort(seconds=0.5, minimum=20, maximum=60, modes=("hot",))
-    return Cell({"texts": "one alone", "number": 1}, compare(_contenders([LONE_TEXT], encoders), neutral, effort))
+    comparison = compare(_contenders([LONE_TEXT], encoders), neutral, effort)
+    return Cell({"texts": "one alone", "number": 1}, comparison, ratio_among=[PEER])
+
+
+def _accuracy(encoders: dict[str, _Encodes], texts: list[str]) -> dict[str, float]:
+    """How near the int8 vectors are to the float32 ones, and whose ten nearest (of these texts) stay."""
+    exact, rounded = (encoders[name].encode(texts) for name in (OURS, INT8))
+    exact, rounded = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (exact, rounded))
+    cosines = np.einsum("nd,nd->n", exact, rounded)
+    nearest = []
+    for vectors in (exact, rounded):
+        products = vectors @ vectors.T
+        np.fill_diagonal(products, -np.inf)
+        nearest.append(np.argpartition(-products, 10, axis=1)[:, :10])
+    overlap = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(*nearest, strict=True)])
+    return {
+        "mean cosine": float(cosines.mean()),
+        "least cosine": float(cosines.min()),
+        "top-10 overlap": float(overlap),
+    }
 
 
 def _contenders(texts: list[str], encoders: dict[str, _Encodes]) -> list[Contender]:
     ours, peer = encoders[OURS], encoders.get(PEER)
-    if peer is None:
-        return [Contender(OURS, lambda _: ours.encode(texts), lambda answer: _problem(answer, texts, None), ours=True)]
-    wanted = _encode_with_peer(peer, texts[:64])
-    return [
-        Contender(OURS, lambda _: ours.encode(texts), lambda answer: _problem(answer, texts, wanted), ours=True),
-        Contender(PEER, lambda _: _encode_with_peer(peer, texts), lambda answer: _problem(answer, texts, wanted)),
-    ]
+    wanted = None if peer is None else _encode_with_peer(peer, texts[:64])
+    found = [Contender(OURS, lambda _: ours.encode(texts), lambda answer: _problem(answer, texts, wanted), ours=True)]
+    if peer is not None:
+        peers = Contender(
+            PEER, lambda _: _encode_with_peer(peer, texts), lambda answer: _problem(answer, texts, wanted)
+        )
+        found.append(peers)
+    if (int8 := encoders.get(INT8)) is not None:
+        # how far off its vectors are is reported beside the times
+        found.append(Contender(INT8, lambda _: int8.encode(texts), lambda answer: _problem(answer, texts, None)))
+    return found
 
 
 def _problem(vectors: Array, texts: list[str], wanted: Array | None) -> str:
