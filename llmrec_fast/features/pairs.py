@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,9 @@ class PairFeatures:
         if row_of is not None:
             rows, liked_items = row_of[rows], row_of[liked_items]
         for name in self.vectors:
-            norms = np.linalg.norm(vectors[name], axis=1)[rows]
+            norms = np.empty(rows.shape, np.float32)
+            for user, chosen in enumerate(rows):
+                norms[user] = np.linalg.norm(vectors[name][chosen], axis=1)
             for decay in _VECTOR_DECAYS:
                 users = _pooled(vectors[name], liked_indptr, liked_items, decay, True, threads)
                 dots = _dots(users, vectors[name], rows)
@@ -177,17 +180,27 @@ class PairFeatures:
                 users = _pooled(self.arrays[f"{name}_history"], indptr, items, decay, False, threads)
                 columns.append(_dots(users, self.arrays[f"{name}_item"], candidates))
         n_items = len(self.arrays["item"])
-        transitions, neighbours = _restored("transitions", self.arrays), _restored("neighbours", self.arrays)
+        transitions, neighbours, liked_by = self._matrices
         for decay in _TRANSITION_DECAYS:
             columns.append(_picked(_profiles(*choices, decay, n_items), transitions, None, candidates))
-        liked_by = neighbours.T.tocsr()
         for decay in _NEIGHBOUR_DECAYS:
             columns.append(_picked(_profiles(*likes, decay, n_items), neighbours, liked_by, candidates))
         return columns
 
+    @cached_property
+    def _matrices(self) -> tuple[Any, Any, Any]:
+        """Transitions, (items, users) directions of likes, and those transposed: made once, not for every request."""
+        neighbours = _restored("neighbours", self.arrays)
+        return _restored("transitions", self.arrays), neighbours, neighbours.T.tocsr()
+
+    @cached_property
+    def _item_columns(self) -> Float32Array:
+        """The columns of every item, and in a last row those of one that came after the fit."""
+        return np.concatenate([self.arrays["item"], [_NEW_ITEM]]).astype(np.float32)
+
     def _counts(self, histories: PairHistories, candidates: Int64Array) -> list[Float32Array]:
         """What is known of the user and of the item by themselves, and how far apart they are in time."""
-        items = np.concatenate([self.arrays["item"], [_NEW_ITEM]]).astype(np.float32)
+        items = self._item_columns
         new = len(items) - 1
         candidates = np.where((candidates < 0) | (candidates >= new), new, candidates)
         sizes, likes = np.diff(histories.indptr), np.diff(histories.likes()[0])
