@@ -23,9 +23,10 @@ from llmrec_fast.arrays import BoolArray, Float32Array, as_count, as_matrix
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.evaluation import evaluate
-from llmrec_fast.features import Centring, Interactions, Items, fit_ease, like_strengths, popularity_prior
+from llmrec_fast.features import Centring, Interactions, Items, fit_ease, popularity_prior
 from llmrec_fast.offline import OfflineResult
 from llmrec_fast.recommender import Recommender
+from llmrec_fast.recommender.fitting import Settings, strengths_and_likes
 from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.recommender.validation import HeldOut, feature_scores, hold_out
 
@@ -221,22 +222,15 @@ class _Search:
 
     @classmethod
     def start(cls, items: Items, interactions: Interactions, encoder: TextEncoder, liked_from: float | None) -> _Search:
-        values = interactions.values
-        if liked_from is not None and values is None:
-            raise InvalidInput("liked_from needs interactions with values")
         rated = liked_from is not None
-        ready = np.ones(len(interactions), np.float32) if values is None else values
-        if not rated and len(ready) and ready.min() < 0:
-            raise InvalidInput("interactions have negative values; for ratings, say with liked_from which were liked")
-        liked = ready >= liked_from if liked_from is not None else ready > 0
+        _, liked = strengths_and_likes(Settings(liked_from=liked_from), interactions)
         held = hold_out(interactions, liked)
         if isinstance(held, str):
             raise InvalidInput(f"there is nothing to tune on: {held}")
 
         def strengths(others: float) -> Interactions:
-            if liked_from is None:
-                return interactions.with_values(ready)
-            return interactions.with_values(like_strengths(ready, liked_from=liked_from, others=others))
+            settings = Settings(liked_from=liked_from, others=others)
+            return interactions.with_values(strengths_and_likes(settings, interactions)[0])
 
         side = min(interactions.to_csr().shape)
         # from this side on EASE finds the leading part only

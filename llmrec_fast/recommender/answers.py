@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array, as_count, as_texts
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.features import HistoryWeighting
+from llmrec_fast.features import HistoryWeighting, PairHistories
 from llmrec_fast.ranking import rerank_mmr
 from llmrec_fast.recommender.fitted import Fitted
 from llmrec_fast.recommender.fitting import TEXT
 from llmrec_fast.recommender.histories import WeightedHistories
 from llmrec_fast.recommender.reranking import new_histories, pair_histories
 from llmrec_fast.recommender.results import Explanation, HistoryContribution, Recommendations
-from llmrec_fast.recommender.space import PRIOR, FusedSpace
+from llmrec_fast.recommender.space import PRIOR
 
 # how many candidates a diversity reranking chooses from, for each one it returns
 _CANDIDATES = 5
 
-# (users, c) candidates to the same in another order, with their scores
-_Rerank: TypeAlias = Callable[[Int64Array, FusedSpace], tuple[Int64Array, Float64Array]]
 
-
-class Answers:
+class Answers(ABC):
     """The methods that read. Each takes the state once, so that its answer is that of one moment."""
 
+    @abstractmethod
     def _fitted(self) -> Fitted:
-        raise NotImplementedError
+        """The state to answer from."""
 
+    @abstractmethod
     def _text_encoder(self) -> TextEncoder:
-        raise NotImplementedError
+        """What turns a caller's texts into vectors."""
 
     def recommend(
         self,
@@ -69,12 +67,10 @@ class Answers:
         positions = state.user_ids.positions(users)
         histories = state.histories.take(positions)
         seen = histories if filter_seen else None
-        rerank = None
+        pairs = None
         if state.reranker is not None and weights is None:
-            rerank = partial(
-                state.reranker.order, pair_histories(state.histories, positions, state.reranker.liked_above)
-            )
-        return self._answer(state, histories, k, seen, exclude, allow, diversity, weights, rerank)
+            pairs = pair_histories(state.histories, positions, state.reranker.liked_above)
+        return self._answer(state, histories, k, seen, exclude, allow, diversity, weights, pairs)
 
     def recommend_for_items(
         self,
@@ -92,11 +88,9 @@ class Answers:
         positions = state.item_ids.positions(items)
         indptr = np.array([0, len(positions)])
         history = WeightedHistories(indptr, positions, HistoryWeighting(state.decay).weights(indptr))
-        rerank = None
-        if state.reranker is not None and weights is None:
-            rerank = partial(state.reranker.order, new_histories(positions))
+        pairs = None if state.reranker is None or weights is not None else new_histories(positions)
         seen = history if filter_seen else None
-        return self._answer(state, history, k, seen, exclude, allow, diversity, weights, rerank)
+        return self._answer(state, history, k, seen, exclude, allow, diversity, weights, pairs)
 
     def recommend_for_text(
         self,
@@ -216,11 +210,11 @@ class Answers:
         allow: Sequence[Hashable] | None,
         diversity: float,
         weights: Mapping[str, float] | None,
-        rerank: _Rerank | None,
+        pairs: PairHistories | None,
     ) -> Recommendations:
         chosen = state.weights if weights is None else weights
         queries = state.space.queries(state.space.profiles(histories), chosen, len(histories))
-        return self._search(state, queries, k, seen, exclude, allow, diversity, rerank)
+        return self._search(state, queries, k, seen, exclude, allow, diversity, pairs)
 
     @staticmethod
     def _search(
@@ -231,19 +225,21 @@ class Answers:
         exclude: Sequence[Hashable],
         allow: Sequence[Hashable] | None,
         diversity: float,
-        rerank: _Rerank | None = None,
+        pairs: PairHistories | None = None,
     ) -> Recommendations:
+        """Retrieve, rerank where there are `pairs` to do it by, then diversify."""
         count = len(state.item_ids)
         if as_count(k, "k") > count:
             raise InvalidInput(f"k must be at most the number of items, {count}; got {k}")
         left_out = _join(seen, state.item_ids.positions(exclude), len(queries))
         allowed = None if allow is None else state.item_ids.positions(allow)
         wanted = min(count, _CANDIDATES * k) if diversity else k
-        retrieved = wanted if rerank is None or state.reranker is None else max(wanted, state.reranker.candidates)
+        reranker = None if pairs is None else state.reranker
+        retrieved = wanted if reranker is None else max(wanted, reranker.candidates)
         found = state.index.search(queries, min(count, retrieved), exclude=left_out, allow=allowed)
         ids, scores = found.ids, found.scores
-        if rerank is not None:
-            ids, scores = rerank(ids, state.space)
+        if reranker is not None and pairs is not None:
+            ids, scores = reranker.order(pairs, ids, state.space)
             ids, scores = ids[:, :wanted], scores[:, :wanted]
         if not diversity:
             return Recommendations(ids, scores, state.item_ids)
@@ -254,7 +250,7 @@ class Answers:
         # every block of a row has unit norm, so rows of one norm differ by their features alone
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         order = rerank_mmr(
-            scores if rerank is None else _unit_range(scores),
+            scores if reranker is None else _unit_range(scores),
             candidates,
             np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0),
             k,

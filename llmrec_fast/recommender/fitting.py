@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -72,7 +73,7 @@ def fit(
     if interactions is None:
         interactions = _no_interactions(items.ids)
     interactions = align_items(interactions, items.ids)
-    strengths, liked = _strengths(settings, interactions)
+    strengths, liked = strengths_and_likes(settings, interactions)
     weighed = interactions.with_values(strengths)
     collaborates = bool(len(weighed)) and settings.rank is not None
 
@@ -94,8 +95,12 @@ def fit(
         prior = popularity_prior(np.bincount(weighed.items[part & liked], minlength=len(items)))
         return join_space(features, prior, adapter), adapter
 
+    @cache  # weights and reranker ask for the same part, and an adapter takes minutes
+    def learned(part: bytes) -> FusedSpace:
+        return learn_all(np.frombuffer(part, bool))[0]
+
     def learn(part: BoolArray) -> FusedSpace:
-        return learn_all(part)[0]
+        return learned(part.tobytes())
 
     with timed(seconds, "choose weights"):
         weights, decay, source, quality, note = _choose(
@@ -203,7 +208,7 @@ def _check_vectors(name: str, values: ArrayLike, count: int) -> Float32Array:
     return matrix
 
 
-def _strengths(settings: Settings, interactions: Interactions) -> tuple[Float32Array, BoolArray]:
+def strengths_and_likes(settings: Settings, interactions: Interactions) -> tuple[Float32Array, BoolArray]:
     """How much each interaction counts, and which are likes."""
     strengths = strengths_of(settings, interactions.values, len(interactions))
     if settings.liked_from is not None and interactions.values is not None:

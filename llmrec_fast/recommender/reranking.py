@@ -14,15 +14,12 @@ import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float64Array, Int64Array, as_count
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.evaluation import split_by_time
 from llmrec_fast.features import Interactions, PairFeatures, PairHistories
 from llmrec_fast.ranking.trees import TreeRanker, TreeSettings
 from llmrec_fast.recommender.histories import NO_TIME, History, UserHistories
 from llmrec_fast.recommender.space import FusedSpace
-from llmrec_fast.recommender.validation import TRAINING_SHARE
+from llmrec_fast.recommender.validation import hold_out
 from llmrec_fast.retrieval import Index
-
-_MOST_USERS = 5000
 
 
 @dataclass(frozen=True)
@@ -153,20 +150,16 @@ def fit_reranker(
     InvalidInput : no times, or nothing liked after a history.
     MissingDependency : LightGBM is not installed.
     """
-    if interactions.timestamps is None or interactions.values is None:
-        raise InvalidInput("a reranker learns what came after what: it needs interactions with times")
-    train = split_by_time(interactions.users, interactions.items, interactions.timestamps, TRAINING_SHARE).train
-    part, held_out = interactions.select(train), interactions.select(~train & liked)
-    users = np.unique(held_out.users)
-    users = users[np.diff(part.by_user().indptr)[users] > 0]
-    if not len(users):
-        raise InvalidInput("a reranker needs users who liked something after their first interactions; there are none")
-    users = users[np.linspace(0, len(users) - 1, min(len(users), _MOST_USERS)).astype(np.int64)]
+    held = hold_out(interactions, liked)
+    if isinstance(held, str) or interactions.values is None:
+        raise InvalidInput(f"a reranker learns what was liked after what: {held}")
+    part, held_out = interactions.select(held.train), interactions.select(held.wanted)
+    users = held.sample(1)  # there is no matrix of scores to keep in bounds
     strengths, lowest = interactions.values, float(interactions.values[liked].min())
     below = strengths[strengths < lowest]
     liked_above = (lowest + float(below.max())) / 2 if len(below) else lowest / 2
 
-    space, before = learn(train), histories(part)
+    space, before = learn(held.train), histories(part)
     weighted = before.take(users)
     count = len(space.prior)
     index = Index(space.dimension, "dot", threads=threads)
@@ -176,7 +169,7 @@ def fit_reranker(
         min(settings.candidates, count),
         exclude=(weighted.indptr, weighted.items),
     ).ids
-    known = _pairs(part, liked[train], vectors, count)
+    known = _pairs(part, liked[held.train], vectors, count)
     rows = known.compute(pair_histories(before, users, liked_above), candidates, space.features, threads=threads)
     relevant = _relevance(users, held_out, candidates, count)
     chosen: BoolArray = relevant.any(axis=1, keepdims=True) & (candidates >= 0)  # without a hit a user teaches nothing
