@@ -130,7 +130,8 @@ class Encoder:
         self._dense = DenseLayers(files.dense, self._inference.columns)
         self._dimension = _choose_dimension(truncate_dim, self._dense.columns)
         self._cache = VectorCache(cache) if isinstance(cache, str | Path) else cache
-        self._batcher = DynamicBatcher(self.encode, batching or BatchingPolicy())
+        # what waits has its prompt before it already
+        self._batcher = DynamicBatcher(lambda given: self.encode(given, prompt=""), batching or BatchingPolicy())
 
     @property
     def dimension(self) -> int:
@@ -191,12 +192,7 @@ class Encoder:
         ------
         InvalidInput : not a sequence of strings, a string with a lone surrogate, an unknown prompt_name.
         """
-        before = self._prompts.choose(prompt_name, prompt)
-        given = as_texts(texts)
-        check_unicode(given)
-        if before:
-            check_unicode([before], "prompt")
-            given = [before + text for text in given]
+        given = self._with_prompt(texts, prompt_name, prompt)
         places = {text: place for place, text in enumerate(dict.fromkeys(given))}
 
         def compute(distinct: list[str]) -> Float32Array:
@@ -268,8 +264,10 @@ class Encoder:
         pieces = self.encode_iter(texts, texts_at_a_time=texts_at_a_time, show_progress=show_progress)
         return write_npy(path, pieces, self.dimension)
 
-    def submit(self, texts: Sequence[str]) -> Future[Float32Array]:
-        """A future of what `encode(texts)` gives, for services: calls that wait at the same time share a batch.
+    def submit(
+        self, texts: Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Future[Float32Array]:
+        """A future of what `encode` gives, for services: calls that wait at the same time share a batch.
 
         Its `cancel()` works until the batch starts. An error in one call's texts concerns that call alone.
 
@@ -278,13 +276,17 @@ class Encoder:
         InvalidInput : as `encode`, at once.
         Overloaded : too many texts wait already (`BatchingPolicy.waiting_texts`).
         """
-        given = as_texts(texts)
-        check_unicode(given)
-        return self._batcher.submit(given)
+        return self._batcher.submit(self._with_prompt(texts, prompt_name, prompt))
 
-    async def encode_async(self, texts: Sequence[str]) -> Float32Array:
+    async def encode_async(
+        self, texts: Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> Float32Array:
         """`await encoder.encode_async(texts)`: as `submit`; cancelling the task withdraws a call that has not started."""
-        return await asyncio.wrap_future(self.submit(texts))
+        return await asyncio.wrap_future(self.submit(texts, prompt_name=prompt_name, prompt=prompt))
+
+    async def encode_query_async(self, texts: Sequence[str]) -> Float32Array:
+        """`encode_async` with the prompt that `encode_query` takes."""
+        return await self.encode_async(texts, prompt_name=self._prompts.first_of(QUERY_NAMES))
 
     def warmup(self) -> None:
         """Run the model once each way, so that the first request finds everything loaded and compiled.
@@ -310,6 +312,16 @@ class Encoder:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "blake2b").digest())
         return digest.digest()
+
+    def _with_prompt(self, texts: Sequence[str], prompt_name: str | None, prompt: str | None) -> list[str]:
+        """The texts, checked, each with its prompt before it."""
+        before = self._prompts.choose(prompt_name, prompt)
+        given = as_texts(texts)
+        check_unicode(given)
+        if not before:
+            return given
+        check_unicode([before], "prompt")
+        return [before + text for text in given]
 
     def _encode_distinct(self, texts: list[str], show_progress: bool | None) -> Float32Array:
         """(n, dimension) of distinct, checked texts."""

@@ -32,3 +32,11 @@ def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     with pytest.raises(MissingDependency, match="pip install 'scikit-learn"):
         importlib.import_module("llmrec_fast.compat.sklearn")
+
+
+def test_without_langchain_core_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("llmrec_fast.compat.langchain")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "langchain_core", None)
+    with pytest.raises(MissingDependency, match="pip install 'langchain-core"):
+        importlib.import_module("llmrec_fast.compat.langchain")

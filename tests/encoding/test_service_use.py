@@ -211,6 +211,28 @@ def test_processes_and_threads_share_a_cache(bert: Path, tmp_path: Path) -> None
 # -- dynamic batching -----------------------------------------------------------------------------------------------------
 
 
+def test_prompts_go_before_what_waits(bert: Path) -> None:
+    encoder = Encoder(bert, prompts={"query": "a man ", "usual": "the movie "}, default_prompt_name="usual", threads=1)
+    texts = ["snow", "space and time"]
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(
+            encoder.encode_async(texts),
+            encoder.encode_query_async(texts),
+            encoder.encode_async(texts, prompt_name="query"),
+            encoder.encode_async(texts, prompt="bread "),
+        )
+
+    wanted = [
+        encoder.encode([before + text for text in texts], prompt="") for before in ("the movie ", "a man ", "bread ")
+    ]
+    usual, query, by_name, by_text = asyncio.run(together())
+    np.testing.assert_allclose([usual, query, by_text], wanted, atol=SAME, rtol=0)
+    np.testing.assert_allclose(by_name, query, atol=SAME, rtol=0)
+    with pytest.raises(InvalidInput, match="prompt_name 'other'"):
+        encoder.submit(texts, prompt_name="other")
+
+
 class Recorder:
     """An encode function that remembers its batches and can be held up."""
 
