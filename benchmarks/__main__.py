@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.threads import available_cores
+from llmrec_fast.errors import InvalidInput
 
 SUITES = {
     "cuda-report": "what the compiler made of the CUDA kernels, and the limits that data sheets set (needs nvcc, no GPU)",
@@ -56,7 +57,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=None, help="time for one contender's repetitions in one cell")
     suite.add_arguments(parser)
     arguments = parser.parse_args(words)
-    report = suite.run(arguments)
+    try:
+        report = suite.run(arguments)
+    except InvalidInput as error:
+        parser.error(str(error))
     report.command = shlex.join(["python", "-m", "benchmarks", *words])
     print(report.markdown())
     print("written:", *(str(path) for path in report.write(arguments.output)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.cuda_report import rooflines
 from benchmarks.cuda_report.compiled import Kernel, count_ptx, count_sass, demangle, read_ptxas, sass_kernels, shorten
 
@@ -100,3 +103,17 @@ def test_few_queries_read_at_most_half_a_byte_a_column_and_sixteen_bytes():
     for work in rooflines.works(first=160):
         if "Q=1" in work.case and "Q=1024" not in work.case:
             assert work.bytes <= 160 / 2 + 16
+
+
+def test_compiles_as_the_build_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("setuptools")
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\n[ \"$1\" = --list-gpu-arch ] && printf 'compute_75\\ncompute_90\\n'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(SystemExit):
+        main(["cuda-report", "--architectures", "75,100", "--output", str(tmp_path)])
+    assert f"{nvcc} does not know 100; it knows 75, 90" in capsys.readouterr().err

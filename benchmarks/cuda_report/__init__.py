@@ -7,17 +7,19 @@ from data sheets.
 from __future__ import annotations
 
 import argparse
-import shutil
+import importlib.util
+import os
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks.cuda_report.compiled import Compilation, Kernel, compile_all
 from benchmarks.cuda_report.rooflines import DEVICES, works
 from benchmarks.cuda_report.shared_memory import find_shared_bytes
 from benchmarks.harness import Comparison
 from benchmarks.report import Cell, Report, Target
+from llmrec_fast.errors import InvalidInput
 
-ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 QUICK_ARCHITECTURES = ("75", "90")
 # Kernels that stream the 4-bit codes: all that they read of them comes in loads of 16 bytes a thread.
 CODE_STREAMS = ("scan_segment", "estimate_tiles")
@@ -28,7 +30,9 @@ WARP = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this suite."""
     parser.add_argument(
-        "--architectures", default=None, help="compute capabilities, such as 80,90 (default: all supported)"
+        "--architectures",
+        default=None,
+        help="compute capabilities, such as 80,90 (default: all that the compiler knows of those the package builds for)",
     )
     parser.add_argument(
         "--keep", type=Path, default=None, help="folder for the PTX, cubins and objects (default: discarded)"
@@ -38,14 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Compile, read what the compiler says, and set the kernels' work against data sheets."""
     report = Report("cuda-report", "CUDA kernels: compiler report and predicted limits")
-    nvcc = shutil.which("nvcc", path=None) or shutil.which("nvcc", path="/usr/local/cuda/bin")
-    default = QUICK_ARCHITECTURES if arguments.quick else ARCHITECTURES
-    architectures = arguments.architectures.split(",") if arguments.architectures else list(default)
+    build = _build_script()
+    nvcc = build.find_nvcc(os.environ)
     if nvcc is None:
         report.missing["nvcc"] = (
-            "not on the PATH; install the CUDA toolkit 12 or 13 for the compiler's part of this report"
+            "neither in CUDA_HOME nor on the PATH; install the CUDA toolkit 12 or 13 for the compiler's part of this report"
         )
     else:
+        known = build.supported(nvcc)
+        default = QUICK_ARCHITECTURES if arguments.quick else build.ARCHITECTURES
+        named = arguments.architectures.split(",") if arguments.architectures else []
+        if unknown := [arch for arch in named if arch not in known]:
+            raise InvalidInput(
+                f"--architectures: {nvcc} does not know {', '.join(unknown)}; it knows {', '.join(known)}"
+            )
+        architectures = named or [arch for arch in default if arch in known]
         with tempfile.TemporaryDirectory() as folder:
             compilation = compile_all(nvcc, architectures, arguments.keep or Path(folder))
         shared, missing = ({}, "left out by --quick") if arguments.quick else find_shared_bytes()
@@ -73,6 +84,16 @@ def run(arguments: argparse.Namespace) -> Report:
         for work in works()
     ]
     return report
+
+
+def _build_script() -> ModuleType:
+    # the report is about what the build would make: the same compiler, the same architectures
+    spec = importlib.util.spec_from_file_location("setup_script", Path(__file__).parents[2] / "setup.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _add_compilation(
