@@ -34,13 +34,14 @@ _WORDS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="minilm", help="known name or folder (default: %(default)s)")
     parser.add_argument("--callers", type=int, default=CALLERS, help="callers at once (default: %(default)s)")
+    parser.add_argument("--precision", choices=("float32", "int8"), default="float32", help="default: %(default)s")
 
 
 def run(arguments: argparse.Namespace) -> Report:
     report = Report("encode-service", f"{arguments.callers} callers with one short query each")
-    report.notes = [f"{arguments.threads} threads", *use_threads(arguments.threads)]
+    report.notes = [f"{arguments.threads} threads, {arguments.precision}", *use_threads(arguments.threads)]
     policy = BatchingPolicy(texts_per_batch=max(arguments.callers, BatchingPolicy().texts_per_batch))
-    encoder = Encoder(arguments.model, threads=arguments.threads, batching=policy)
+    encoder = Encoder(arguments.model, precision=arguments.precision, threads=arguments.threads, batching=policy)
     encoder.warmup()
     texts = [f"{_WORDS[number % len(_WORDS)]} {number}" for number in range(arguments.callers)]
     wanted = encoder.encode(texts)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import numpy as np
-
-from llmrec_fast import datasets
-from llmrec_fast.errors import FetchFailed
 
 # importing these opens windows or web pages, or prints
 _LEFT_OUT = {"antigravity", "idlelib", "this", "tkinter", "turtle", "turtledemo"}
@@ -54,19 +52,38 @@ def awkward(count: int, seed: int = 0) -> list[str]:
 
 def descriptions(count: int, seed: int = 0) -> list[str]:
     """`count` different short descriptions: the first paragraphs of the standard library's documentation strings."""
+    return _all_descriptions(seed)[:count]
+
+
+def passages(lengths: Sequence[int], count_tokens: Callable[[Sequence[str]], list[int]], seed: int = 0) -> list[str]:
+    """A text of about so many tokens (special ones included, and not more) for each of `lengths`, cut from descriptions.
+
+    `count_tokens` gives the tokens of texts, special ones included; those of words add up in models whose tokenizer
+    splits at spaces.
+    """
+    stream = [word for text in _all_descriptions(seed) for word in text.split()]
+    words = list(dict.fromkeys(stream))
+    special = count_tokens([""])[0]
+    tokens = dict(zip(words, (count - special for count in count_tokens(words)), strict=True))
+    shortest = min(tokens.values())
+    endless, texts = itertools.cycle(stream), []
+    for length in lengths:
+        left, chosen = length - special, []
+        while left >= shortest:
+            word = next(endless)
+            if tokens[word] <= left:
+                chosen.append(word)
+                left -= tokens[word]
+        texts.append(" ".join(chosen))
+    return texts
+
+
+def _all_descriptions(seed: int) -> list[str]:
     found = {
         re.sub(r"\s+", " ", text.strip().split("\n\n")[0]) for module in _modules() for text in _documentation(module)
     }
     texts = sorted(text for text in found if _SHORTEST <= len(text) <= _LONGEST)
-    return [texts[place] for place in np.random.default_rng(seed).permutation(len(texts))[:count]]
-
-
-def item_texts() -> list[str]:
-    """Title, year and genres of the items of ml-100k; empty where the data set cannot be fetched."""
-    try:
-        return datasets.load("ml-100k", progress=False).item_text()
-    except FetchFailed:
-        return []
+    return [texts[place] for place in np.random.default_rng(seed).permutation(len(texts))]
 
 
 def _modules() -> Iterator[ModuleType]:

@@ -6,7 +6,7 @@ and plots are elsewhere. Rules:
 - a contender whose answer does not pass the check is never timed; if it is ours, the run stops;
 - everyone takes part in every round, in an order that rotates, and starts each turn on settled cores (`threads.Neutral`);
 - *hot* calls follow an untimed one, back to back; before each *cold* call the caches are flushed;
-- repetitions follow from a time budget, with a minimum for everyone who could be the fastest.
+- repetitions follow from a time budget, with a minimum for everyone who could be the fastest, and one for all others.
 """
 
 from __future__ import annotations
@@ -49,16 +49,22 @@ class Contender:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure: `seconds` for one contender in one mode, within the bounds on repetitions."""
+    """How much to measure: `seconds` for one contender in one mode, within the bounds on repetitions.
+
+    `hopeless` are the repetitions of those who cannot be the fastest and whose first call took longer than `seconds`. Hot
+    calls are shared out among `rounds` turns.
+    """
 
     seconds: float = 2.0
     minimum: int = 3
     maximum: int = 31
     modes: tuple[Mode, ...] = ("hot", "cold")
+    hopeless: int = 1
+    rounds: int = ROUNDS
 
     def repetitions(self, expected_seconds: float, fastest_seconds: float) -> int:
         if expected_seconds > HOPELESS_RATIO * fastest_seconds and expected_seconds > self.seconds:
-            return 1
+            return self.hopeless
         return max(self.minimum, min(self.maximum, int(self.seconds / max(expected_seconds, 1e-9))))
 
     def cold_repetitions(self, hot_repetitions: int, expected_seconds: float) -> int:
@@ -146,7 +152,7 @@ def compare(contenders: Sequence[Contender], neutral: Neutral, effort: Effort) -
     measurements = []
     for mode in effort.modes:
         if mode == "hot":
-            timed = _hot_rounds(field_, neutral, planned, expected)
+            timed = _hot_rounds(field_, neutral, planned, expected, effort.rounds)
         else:
             cold = {name: effort.cold_repetitions(count, expected[name]) for name, count in planned.items()}
             timed = _cold_rounds(field_, neutral, cold)
@@ -155,12 +161,16 @@ def compare(contenders: Sequence[Contender], neutral: Neutral, effort: Effort) -
 
 
 def _hot_rounds(
-    contenders: Sequence[Contender], neutral: Neutral, planned: dict[str, int], expected: dict[str, float]
+    contenders: Sequence[Contender],
+    neutral: Neutral,
+    planned: dict[str, int],
+    expected: dict[str, float],
+    rounds: int,
 ) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
-    for round_ in range(ROUNDS):
+    for round_ in range(rounds):
         for contender in _rotated(contenders, round_):
-            done, share = len(seconds[contender.name]), -(-planned[contender.name] * (round_ + 1) // ROUNDS)
+            done, share = len(seconds[contender.name]), -(-planned[contender.name] * (round_ + 1) // rounds)
             if done >= share:
                 continue
             neutral.settle()

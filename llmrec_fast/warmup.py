@@ -8,10 +8,12 @@ import numpy as np
 def warmup() -> None:
     """Compile all kernels of the CPU, or load them from the cache on disk. Call it once when a service starts.
 
-    The first call on a machine compiles for some tens of seconds; later processes load what it left on disk.
+    The kernels of `Encoder(precision="int8")` are among them. The first call on a machine compiles for some tens of
+    seconds; later processes load what it left on disk.
     """
     import ml_dtypes
 
+    from llmrec_fast.encoding.warm import warmup as warm_encoding
     from llmrec_fast.kernels import cpu
     from llmrec_fast.retrieval import warmup as warm_retrieval
 
@@ -23,4 +25,5 @@ def warmup() -> None:
             for weights in (None, np.ones(1, np.float32)):
                 cpu.pool(row, position, one, index=index, weights=weights)
         cpu.fuse([row], [1.0])
+    warm_encoding()
     warm_retrieval()

@@ -77,6 +77,31 @@ class TestHarness:
     ) -> None:
         assert Effort(seconds=2.0, minimum=3, maximum=31).repetitions(expected, fastest) == repetitions
 
+    def test_a_suite_may_ask_for_more_of_the_hopeless_and_for_more_rounds(self) -> None:
+        effort = Effort(seconds=0.01, minimum=5, maximum=5, modes=("hot",), hopeless=5, rounds=5)
+        assert effort.repetitions(10.0, 1.0) == 5
+        calls: list[tuple[str, int]] = []
+
+        def contender(name: str, ours: bool = False) -> Contender:
+            return Contender(name, lambda repetition: calls.append((name, repetition)) or 42, _agrees, ours)
+
+        compare([contender("ours", True), contender("peer")], threads.Neutral(1), effort)
+        # each turn is an untimed call and a timed one
+        turns = calls[-20::2]
+        assert [name for name, _ in turns] == [
+            "ours",
+            "peer",
+            "peer",
+            "ours",
+            "ours",
+            "peer",
+            "peer",
+            "ours",
+            "ours",
+            "peer",
+        ]
+        assert [number for _, number in turns] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
     def test_ratio_is_between_medians_of_ours_and_the_fastest_peer_that_counts(self) -> None:
         found = Comparison(
             [

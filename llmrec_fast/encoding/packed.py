@@ -7,7 +7,7 @@ zero point (`kernels/cpu/transformer.py`). Attention, norms and activations stay
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.architectures import Architecture
 from llmrec_fast.encoding.relative_positions import bias_by_distance
 from llmrec_fast.encoding.tokens import Int32Array
-from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -28,7 +27,17 @@ _LINEARS = ("projections", "attention_output", "intermediate", "output")
 _NORMS = ("attention_norm", "output_norm")
 
 
-def packed_arrays(architecture: Architecture, weights: WeightFiles, *, quantise: bool) -> dict[str, npt.NDArray[Any]]:
+class Parameters(Protocol):
+    """Where a model's parameters come from: `WeightFiles`, or whatever answers like it."""
+
+    def names(self) -> frozenset[str]:
+        """The name of every parameter."""
+
+    def read(self, name: str, *shape: int | None) -> Float32Array:
+        """One parameter; `shape`, where given, is what it must have (None: any size)."""
+
+
+def packed_arrays(architecture: Architecture, weights: Parameters, *, quantise: bool) -> dict[str, npt.NDArray[Any]]:
     """The parameters of a model, quantised and packed for this processor, by name: what `PackedModel` takes.
 
     Raises `CorruptFile` for a parameter that is missing or has the wrong shape.
@@ -71,7 +80,7 @@ def _pack(matrix: Float32Array, bias: Float32Array, *, quantise: bool) -> dict[s
 class _Reader:
     """Reads parameters by the architecture's names."""
 
-    def __init__(self, architecture: Architecture, weights: WeightFiles) -> None:
+    def __init__(self, architecture: Architecture, weights: Parameters) -> None:
         self._architecture = architecture
         self._weights = weights
 
