@@ -104,9 +104,18 @@ class DeviceInference:
         self.columns = session.hidden * len(pooling.modes)
 
     def vectors(
-        self, windows: Sequence[Int32Array], lengths: Int64Array, *, normalize: bool, show_progress: bool | None
+        self,
+        windows: Sequence[Int32Array],
+        lengths: Int64Array,
+        *,
+        normalize: bool,
+        show_progress: bool | None,
+        skipped: Int64Array | None = None,
     ) -> Float32Array:
-        """(windows, columns): a vector for each token id array of `lengths` tokens; zeros where there are none."""
+        """(windows, columns): a vector for each token id array of `lengths` tokens; zeros where there are none.
+
+        The first `skipped` (windows,) tokens of each take no part in the pooling.
+        """
         from tqdm import tqdm
 
         from llmrec_fast.kernels.cuda import pool
@@ -124,10 +133,22 @@ class DeviceInference:
                 ids, counts = pad_batch([windows[row] for row in batch], self._padding_id)
                 with self._session.running(ids, counts, place) as tokens:
                     starts = np.arange(len(batch), dtype=np.int64) * tokens.time
-                    for mode, table in zip(modes, tables, strict=True):
-                        out = _Rows(table.pointer + done * hidden * 4, (len(batch), hidden), place.stream)
-                        normal = normalize and len(modes) == 1
-                        pool(tokens.rows, starts, counts.astype(np.int64), mode=mode, normalize=normal, out=out)
+                    calls = self._pooling.kernel_calls(
+                        tokens.rows.__cuda_array_interface__["shape"][0],
+                        starts,
+                        counts.astype(np.int64),
+                        None if skipped is None else skipped[batch],
+                    )
+                    for call, table in zip(calls, tables, strict=True):
+                        pool(
+                            tokens.rows,
+                            call.starts,
+                            call.lengths,
+                            weights=call.weights,
+                            mode=call.mode,
+                            normalize=normalize and len(modes) == 1,
+                            out=_Rows(table.pointer + done * hidden * 4, (len(batch), hidden), place.stream),
+                        )
                 done += len(batch)
                 bar.update(len(batch))
         vectors = np.zeros((len(windows), self.columns), np.float32)

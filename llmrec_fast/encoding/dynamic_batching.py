@@ -12,11 +12,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.errors import InvalidInput, Overloaded
 
 _IDLE_SECONDS = 1.0
+# a text with its prompt, and how many of its first tokens are not pooled
+TextToEncode: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class BatchingPolicy:
 
 @dataclass(frozen=True)
 class _Call:
-    texts: Sequence[str]
+    texts: Sequence[TextToEncode]
     future: Future[Float32Array]
     arrived: float
 
@@ -57,11 +60,12 @@ class DynamicBatcher:
 
     Parameters
     ----------
-    encode : what turns a list of texts into one row each. Called by one thread at a time.
+    encode : what turns a list of texts, each with the tokens of its prompt that are not pooled, into one row each. Called by
+        one thread at a time.
     policy : how calls are gathered.
     """
 
-    def __init__(self, encode: Callable[[list[str]], Float32Array], policy: BatchingPolicy) -> None:
+    def __init__(self, encode: Callable[[list[TextToEncode]], Float32Array], policy: BatchingPolicy) -> None:
         self._encode = encode
         self._policy = policy
         self._changed = threading.Condition()
@@ -70,7 +74,7 @@ class DynamicBatcher:
         self._worker: threading.Thread | None = None
         self._alone = False
 
-    def submit(self, texts: list[str]) -> Future[Float32Array]:
+    def submit(self, texts: list[TextToEncode]) -> Future[Float32Array]:
         """A future of the vectors of `texts`, which the caller has checked. Cancelling it works until its batch starts.
 
         Raises

@@ -15,7 +15,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, as_count, as_texts
 from llmrec_fast.encoding.dense import DenseLayers
 from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, choose_and_load
-from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher
+from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher, TextToEncode
 from llmrec_fast.encoding.inference import Inference, LoadedModel, load_model
 from llmrec_fast.encoding.model_files import find_model
 from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision
@@ -50,7 +50,8 @@ class Encoder:
         .9990, least .9971, 96% of the ten nearest neighbours the same, where weights have 8 bits (x86 with AVX-512 VNNI, and
         every processor without AVX2); .9975, .9932 and 94% where they have 7 bits (x86 with AVX2 and no AVX-512 VNNI).
         Vectors made on processors of the two kinds differ by as much: keep one index to one kind.
-    pooling : "mean", "max", "first" (or "cls"), "last" (or "lasttoken"); None: what the model says, else mean.
+    pooling : "mean", "max", "first" (or "cls"), "last" (or "lasttoken"), "weighted_mean" (the token at position t weighs t) or
+        "mean_sqrt_len" (the sum over the root of the number of tokens); None: what the model says, else mean.
     normalize : whether vectors are scaled to length 1; None: what the model says.
     max_length : tokens a text (or window) is cut at, special tokens included; None: what the model says.
     long_texts : "truncate" drops what is beyond max_length; "window" encodes overlapping windows and averages their vectors
@@ -132,8 +133,7 @@ class Encoder:
         self._dense = DenseLayers(files.dense, self._inference.columns)
         self._dimension = _choose_dimension(truncate_dim, self._dense.columns)
         self._cache = VectorCache(cache) if isinstance(cache, str | Path) else cache
-        # what waits has its prompt before it already
-        self._batcher = DynamicBatcher(lambda given: self.encode(given, prompt=""), batching or BatchingPolicy())
+        self._batcher = DynamicBatcher(self._encode_gathered, batching or BatchingPolicy())
 
     @property
     def dimension(self) -> int:
@@ -194,16 +194,21 @@ class Encoder:
         ------
         InvalidInput : not a sequence of strings, a string with a lone surrogate, an unknown prompt_name.
         """
-        given = self._with_prompt(texts, prompt_name, prompt)
+        given, skipped = self._with_prompt(texts, prompt_name, prompt)
+        return self._encode_checked(given, skipped, show_progress)
+
+    def _encode_checked(self, given: list[str], skipped: int, show_progress: bool | None) -> Float32Array:
+        """(n, dimension) of checked texts, of each of which the first `skipped` tokens are not pooled."""
         places = {text: place for place, text in enumerate(dict.fromkeys(given))}
 
         def compute(distinct: list[str]) -> Float32Array:
-            return self._encode_distinct(distinct, show_progress)
+            return self._encode_distinct(distinct, skipped, show_progress)
 
         if self._cache is None:
             vectors = compute(list(places))
         else:
-            vectors = self._cache.through(list(places), self._fingerprint, compute)
+            model = self._fingerprint + skipped.to_bytes(4, "little") if skipped else self._fingerprint
+            vectors = self._cache.through(list(places), model, compute)
         if len(places) == len(given):
             return vectors
         return vectors[np.fromiter((places[text] for text in given), np.int64, len(given))]
@@ -278,7 +283,8 @@ class Encoder:
         InvalidInput : as `encode`, at once.
         Overloaded : too many texts wait already (`BatchingPolicy.waiting_texts`).
         """
-        return self._batcher.submit(self._with_prompt(texts, prompt_name, prompt))
+        given, skipped = self._with_prompt(texts, prompt_name, prompt)
+        return self._batcher.submit([(text, skipped) for text in given])
 
     async def encode_async(
         self, texts: Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
@@ -298,8 +304,8 @@ class Encoder:
         if isinstance(self._model, DeviceModel):
             self._model.session.prepare()
         words = ["warm up"]
-        self._encode_distinct(words, False)
-        self._encode_distinct([f"warm up {number}" for number in range(64 * self._threads)], False)
+        self._encode_distinct(words, 0, False)
+        self._encode_distinct([f"warm up {number}" for number in range(64 * self._threads)], 0, False)
 
     @cached_property
     def _fingerprint(self) -> bytes:
@@ -315,26 +321,45 @@ class Encoder:
                     digest.update(hashlib.file_digest(file, "blake2b").digest())
         return digest.digest()
 
-    def _with_prompt(self, texts: Sequence[str], prompt_name: str | None, prompt: str | None) -> list[str]:
-        """The texts, checked, each with its prompt before it."""
+    def _encode_gathered(self, texts: list[TextToEncode]) -> Float32Array:
+        """(n, dimension) of the texts of several calls, whose prompts may differ."""
+        by_skipped: dict[int, list[int]] = {}
+        for place, (_, skipped) in enumerate(texts):
+            by_skipped.setdefault(skipped, []).append(place)
+        vectors = np.empty((len(texts), self._dimension), np.float32)
+        for skipped, places in by_skipped.items():
+            vectors[places] = self._encode_checked([texts[place][0] for place in places], skipped, None)
+        return vectors
+
+    def _with_prompt(self, texts: Sequence[str], prompt_name: str | None, prompt: str | None) -> tuple[list[str], int]:
+        """The texts, checked, each with its prompt before it, and how many of its tokens are not pooled."""
         before = self._prompts.choose(prompt_name, prompt)
         given = as_texts(texts)
         check_unicode(given)
         if not before:
-            return given
+            return given, 0
         check_unicode([before], "prompt")
-        return [before + text for text in given]
+        skipped = 0 if self._files.pooling.include_prompt else self._tokenizer.prompt_length(before)
+        return [before + text for text in given], skipped
 
-    def _encode_distinct(self, texts: list[str], show_progress: bool | None) -> Float32Array:
+    def _encode_distinct(self, texts: list[str], skipped: int, show_progress: bool | None) -> Float32Array:
         """(n, dimension) of distinct, checked texts."""
         tokens = self._tokenizer.tokenize(texts)
         lengths = np.fromiter((len(window) for window in tokens.windows), np.int64, len(tokens.windows))
         cut = bool((tokens.counts > 1).any())
         whole = self._dimension == self._dense.columns
         direct = self._normalize and not cut and not self._dense and whole
-        vectors = self._inference.vectors(tokens.windows, lengths, normalize=direct, show_progress=show_progress)
+        left_out = None
+        if skipped:
+            # the prompt is in a text's first window
+            left_out = np.zeros_like(lengths)
+            left_out[np.cumsum(tokens.counts) - tokens.counts] = skipped
+        vectors = self._inference.vectors(
+            tokens.windows, lengths, normalize=direct, show_progress=show_progress, skipped=left_out
+        )
         if cut:
-            vectors = pool_windows(vectors, lengths, tokens.counts, self._threads)
+            pooled = lengths if left_out is None else np.maximum(lengths - left_out, 0)
+            vectors = pool_windows(vectors, pooled, tokens.counts, self._threads)
         if self._dense:
             vectors = self._dense.apply(vectors)
         if not whole:

@@ -105,9 +105,18 @@ class Inference:
         self.columns = model.joint.hidden * len(pooling.modes)
 
     def vectors(
-        self, windows: Sequence[Int32Array], lengths: Int64Array, *, normalize: bool, show_progress: bool | None
+        self,
+        windows: Sequence[Int32Array],
+        lengths: Int64Array,
+        *,
+        normalize: bool,
+        show_progress: bool | None,
+        skipped: Int64Array | None = None,
     ) -> Float32Array:
-        """(windows, columns): a vector for each token id array of `lengths` tokens; zeros where there are none."""
+        """(windows, columns): a vector for each token id array of `lengths` tokens; zeros where there are none.
+
+        The first `skipped` (windows,) tokens of each take no part in the pooling.
+        """
         from tqdm import tqdm
 
         vectors = np.zeros((len(windows), self.columns), np.float32)
@@ -125,12 +134,17 @@ class Inference:
 
             def work(batch: Int64Array) -> None:
                 texts = [windows[place] for place in batch]
+                left_out = None if skipped is None else skipped[batch]
                 if packed is not None:
-                    vectors[batch] = self._packed_vectors(packed, texts, normalize=normalize)
+                    vectors[batch] = self._packed_vectors(packed, texts, left_out, normalize=normalize)
                 else:
                     ids, counts = pad_batch(texts, self._padding_id)
                     vectors[batch] = self._pooling.apply(
-                        session.run(ids, counts), counts.astype(np.int64), normalize=normalize, threads=threads
+                        session.run(ids, counts),
+                        counts.astype(np.int64),
+                        normalize=normalize,
+                        threads=threads,
+                        skipped=left_out,
                     )
                 with lock:
                     bar.update(len(batch))
@@ -138,11 +152,15 @@ class Inference:
             run_parallel(work, [(batch,) for batch in batches], self._threads if packed is not None or together else 1)
         return vectors
 
-    def _packed_vectors(self, model: PackedModel, texts: list[Int32Array], *, normalize: bool) -> Float32Array:
+    def _packed_vectors(
+        self, model: PackedModel, texts: list[Int32Array], skipped: Int64Array | None, *, normalize: bool
+    ) -> Float32Array:
         """Pooled before the scratch memory, in which the token embeddings lie, goes to somebody else."""
         from llmrec_fast.kernels.cpu.scratch import borrowed_scratch
 
         with borrowed_scratch() as scratch:
             embeddings, lengths = model.run_packed(texts, scratch)
             starts = np.cumsum(lengths) - lengths
-            return self._pooling.apply_packed(embeddings, starts, lengths, normalize=normalize, threads=1)
+            return self._pooling.apply_packed(
+                embeddings, starts, lengths, normalize=normalize, threads=1, skipped=skipped
+            )

@@ -75,6 +75,12 @@ class Tokenizer:
                     counts[position] += len(encoding.overflowing)
         return Tokens(windows, counts)
 
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens of a prompt before a text: with the special ones before it, without the one after it."""
+        encoding = self._tokenizer.encode(self._prepare(prompt))
+        mask = encoding.special_tokens_mask
+        return len(mask) - (1 if mask and mask[-1] else 0)
+
     def _prepare(self, text: str) -> str:
         return text.lower() if self._lower_case else text
 

@@ -60,6 +60,20 @@ def token_embeddings(
     return x
 
 
+def pooled(tokens: Float64Array, mode: str, start: int = 0) -> Float64Array:
+    """One vector of token vectors, those before `start` left out."""
+    kept = tokens[start:]
+    weights = np.arange(1, len(tokens) + 1)[start:, None]
+    return {
+        "mean": lambda: kept.mean(axis=0),
+        "max": lambda: kept.max(axis=0),
+        "first": lambda: kept[0],
+        "last": lambda: kept[-1],
+        "weighted_mean": lambda: (kept * weights).sum(axis=0) / weights.sum(),
+        "mean_sqrt_len": lambda: kept.sum(axis=0) / np.sqrt(len(kept)),
+    }[mode]()
+
+
 _ACTIVATIONS = {
     "gelu": lambda x: x * (1 + erf(x / math.sqrt(2))) / 2,
     "gelu_new": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,

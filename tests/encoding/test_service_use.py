@@ -127,9 +127,9 @@ def counted(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[list[str]
     calls: list[list[str]] = []
     real = encoder._encode_distinct
 
-    def encode(texts: list[str], show_progress: bool | None) -> Any:
+    def encode(texts: list[str], skipped: int, show_progress: bool | None) -> Any:
         calls.append(texts)
-        return real(texts, show_progress)
+        return real(texts, skipped, show_progress)
 
     monkeypatch.setattr(encoder, "_encode_distinct", encode)
     return calls

@@ -59,8 +59,10 @@ def memory() -> EmulatedMemory:
 def double(library: TensorRT, memory: EmulatedMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[TensorRT]:
     """The double, and instead of the CUDA kernels, which need an emulation, the one for the CPU."""
 
-    def pool(rows: DeviceArray, starts: Any, lengths: Any, *, mode: str, normalize: bool, out: Any) -> None:
-        pooled = cpu.pool(rows._host, starts, lengths, mode=mode, normalize=normalize)
+    def pool(
+        rows: DeviceArray, starts: Any, lengths: Any, *, weights: Any, mode: str, normalize: bool, out: Any
+    ) -> None:
+        pooled = cpu.pool(rows._host, starts, lengths, weights=weights, mode=mode, normalize=normalize)
         address_as_array(out.pointer, np.float32, out.shape)[...] = pooled
 
     monkeypatch.setattr(cuda, "pool", pool)
@@ -115,6 +117,16 @@ def test_vectors_are_those_of_the_cpu(library: TensorRT, emulation: Emulation, t
         np.testing.assert_allclose(full.encode(TEXTS), expected, atol=1e-5)
         np.testing.assert_allclose(half.encode(TEXTS), expected, atol=2e-2)
         assert full.encode([]).shape == (0, full.dimension)
+
+
+def test_poolings_with_weights_are_those_of_the_cpu(library: TensorRT, emulation: Emulation, tmp_path: Path) -> None:
+    """Engines round batches up, so that weights cover texts that are not there."""
+    pooling = {"pooling_mode": ["weightedmean", "mean_sqrt_len_tokens", "max"], "include_prompt": False}
+    folder = write_model(tmp_path, normalize=True, pooling=pooling)
+    expected = Encoder(folder, device="cpu").encode(TEXTS[:3], prompt="the movie ")
+    with using(emulation.runtime):
+        found = _warm(folder, precision="float32").encode(TEXTS[:3], prompt="the movie ")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_threads_on_one_stream_do_not_mix_their_texts(double: TensorRT, bert: Path) -> None:

@@ -216,7 +216,7 @@ class SentenceTransformer:
             return tensors[0] if single else tensors
         if show_progress_bar is None:
             show_progress_bar = _log.isEnabledFor(logging.INFO)
-        vectors = self._vectors(texts, truncate_dim, normalize_embeddings, precision, show_progress_bar)
+        vectors = self._vectors(texts, before, truncate_dim, normalize_embeddings, precision, show_progress_bar)
         if convert_to_tensor:
             result: Any = as_tensor(vectors if texts else vectors.astype(np.float32))
         elif convert_to_numpy:
@@ -234,11 +234,17 @@ class SentenceTransformer:
         return self.encode(inputs, **self._with_prompt(_DOCUMENT_PROMPTS, keywords))
 
     def _vectors(
-        self, texts: list[str], truncate_dim: int | None, normalize: bool, precision: str, show_progress: bool
+        self,
+        texts: list[str],
+        prompt: str,
+        truncate_dim: int | None,
+        normalize: bool,
+        precision: str,
+        show_progress: bool,
     ) -> npt.NDArray[Any]:
         if not texts:
             return np.array([])  # as sentence-transformers: one dimension
-        vectors = self._texts.vectors(texts, show_progress=show_progress)
+        vectors = self._texts.vectors(texts, prompt, show_progress=show_progress)
         columns = self.truncate_dim if truncate_dim is None else as_count(truncate_dim, "truncate_dim")
         if columns is not None:
             vectors = np.ascontiguousarray(vectors[:, :columns])

@@ -60,14 +60,19 @@ class TextVectors:
         check_unicode(texts)
         return self._tokenizer.tokenize(texts).windows
 
-    def vectors(self, texts: Sequence[str], *, show_progress: bool) -> Float32Array:
-        """(n, columns); identical texts are encoded once."""
+    def vectors(self, texts: Sequence[str], prompt: str, *, show_progress: bool) -> Float32Array:
+        """(n, columns) of texts that have `prompt` before them already; identical ones are encoded once."""
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         windows = self.tokens(list(places))
         lengths = np.array([len(window) for window in windows], np.int64)
         normalize = self.files.normalize
         direct = normalize and not self._dense
-        vectors = self._inference.vectors(windows, lengths, normalize=direct, show_progress=show_progress)
+        skipped = None
+        if prompt and not self.files.pooling.include_prompt:
+            skipped = np.full(len(windows), self._tokenizer.prompt_length(prompt), np.int64)
+        vectors = self._inference.vectors(
+            windows, lengths, normalize=direct, show_progress=show_progress, skipped=skipped
+        )
         if self._dense:
             vectors = self._dense.apply(vectors)
         if normalize and not direct:
