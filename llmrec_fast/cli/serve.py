@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def add(commands: Any) -> None:
     command.add_argument("--body-timeout", type=float, default=5.0, help="seconds for headers, and for a body")
     command.add_argument("--body-limit", type=int, default=1 << 20, help="bytes of a body (default: 1 MiB)")
     command.add_argument("--connections", type=int, default=4096, help="open connections (default: 4096)")
+    command.add_argument("--shutdown-timeout", type=float, default=10.0, help="seconds for what is under way at a stop")
     command.add_argument("--threads", type=int)
 
 
@@ -43,11 +45,7 @@ def _run(options: argparse.Namespace) -> None:
     token = os.environ.get(TOKEN_VARIABLE) or None
     if options.token_file is not None:
         token = read_token(options.token_file)
-    names = ("host", "port", "insecure", "fsync", "queue", "batch", "timeout", "body_timeout", "body_limit")
-    settings = ServeSettings(
-        token=token,
-        connections=options.connections,
-        threads=options.threads,
-        **{name: getattr(options, name) for name in names},
-    )
+    given = vars(options)
+    names = [field.name for field in fields(ServeSettings) if field.name in given]
+    settings = ServeSettings(token=token, **{name: given[name] for name in names})
     serve(options.folder, settings)

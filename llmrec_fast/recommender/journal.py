@@ -113,8 +113,14 @@ class Journal:
         self._open.append(records)
 
     def next_generation(self) -> LogPosition:
-        """Close this log and start the next; returns where it begins. Nothing may be appended meanwhile."""
+        """Close this log and start the next; returns where it begins. Nothing may be appended meanwhile.
+
+        Raises `LogWriteFailed`, changing nothing, if the folder's path has come to mean another folder: that one's state and
+        log are not ours to replace.
+        """
         old = self._open
+        if not self._still_there():
+            raise LogWriteFailed(f"{self.folder} is no longer the folder that was opened: its log goes on where it is")
         try:
             old.sync()
             start = LogPosition(self.generation + 1, old.last + 1)
@@ -146,6 +152,13 @@ class Journal:
         finally:
             self._writer = None
             os.close(self._lock)
+
+    def _still_there(self) -> bool:
+        try:
+            found = os.stat(self.folder / "lock")
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._lock))
 
     @property
     def _open(self) -> LogWriter:

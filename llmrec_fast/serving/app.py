@@ -192,11 +192,9 @@ def _add_operations(
         if reloading.locked():
             raise Refused(409, "a reload is under way")
         async with reloading:
-            await asyncio.to_thread(reload_quietly, engine)
-        if not engine.writable:
-            raise Refused(
-                503, "the folder could not be opened; reading goes on from the old snapshot, writing does not"
-            )
+            succeeded = await asyncio.to_thread(reload_quietly, engine)
+        if not succeeded:
+            raise Refused(503, _stale(engine))
         return {"items": engine.recommender.item_count}
 
     @app.get("/healthz")
@@ -206,25 +204,40 @@ def _add_operations(
 
     @app.get("/readyz", responses={503: _PROBLEMS[503]})
     async def readyz() -> dict[str, str]:
-        """The service can read and write."""
+        """The service can read and write; `reload` says so if it does from an older snapshot than the folder's."""
         if not engine.writable:
-            raise Refused(503, "the folder cannot be written now")
+            raise Refused(503, "the folder cannot be written now" if engine.reload_failure is None else _stale(engine))
+        if engine.reload_failure is not None:
+            return {"status": "ready", "reload": _stale(engine)}
         return {"status": "ready"}
 
     @app.get("/metrics")
     async def exposition() -> Response:
         """For Prometheus."""
-        shown = metrics.exposition(lanes, engine.recommender.item_count)
+        gauges = {
+            "items": engine.recommender.item_count,
+            "writable": int(engine.writable),
+            "reload_failed": int(engine.reload_failure is not None),
+        }
+        shown = metrics.exposition(lanes, gauges)
         return Response(shown, media_type="text/plain; version=0.0.4")
 
 
-def reload_quietly(engine: Engine) -> None:
-    """Reload; what fails is logged by its kind, and `engine.writable` says that it did."""
+def reload_quietly(engine: Engine) -> bool:
+    """Reload; whether it succeeded. What failed is logged by its kind (a message may hold ids), and /readyz says so."""
     try:
         engine.reload()
-        _logger.info("reloaded: %d items", engine.recommender.item_count)
     except Exception as error:
-        _logger.error("reloading failed: %s", type(error).__name__)
+        _logger.error("reloading failed: %s; %s", type(error).__name__, _stale(engine))
+        return False
+    _logger.info("reloaded: %d items", engine.recommender.item_count)
+    return True
+
+
+def _stale(engine: Engine) -> str:
+    """What a failed reload means for those who ask."""
+    writing = "so does writing" if engine.writable else "writing is refused"
+    return f"the folder could not be opened; reading goes on from the old snapshot, {writing}"
 
 
 def _file(name: str, kind: str) -> Callable[[], Awaitable[Response]]:

@@ -37,35 +37,51 @@ class Engine:
         self._folder = folder
         self._open = open_folder
         self._writing = threading.Lock()
-        self._opened = folder.resolve()
-        self.recommender = open_folder(folder)
+        self._reloading = threading.Lock()
+        self._place, self._identity = _located(folder)
+        self.recommender = open_folder(self._place)
         self.writable = True
+        self.reload_failure: str | None = None
 
     def close(self) -> None:
         """Flush the log and let go of the folder."""
-        with self._writing:
+        with self._reloading, self._writing:
             self.writable = False
             self.recommender.close()
 
     def reload(self) -> None:
         """Open the folder anew and answer from it; batches that read the old one finish with it.
 
-        One process may have a folder open once, so the old one lets go of it first, unless the folder's name has come to mean
-        another place (a symbolic link that was moved). If opening fails, reading goes on from the old one and writing is
-        refused until a reload succeeds.
+        Where the folder's name has come to mean another place (a symbolic link was moved, another folder took the name), that
+        one is opened while the old one goes on answering and recording, and takes its place if it opened. The same folder
+        can be open once in a process, so the old recommender lets go of it first; if it cannot be opened again, reading goes
+        on from memory and writing is refused until a reload succeeds.
+
+        Raises what opening raised; `reload_failure` keeps its kind until a reload succeeds.
         """
-        with self._writing:
-            place = self._folder.resolve()
-            old = self.recommender
-            if place == self._opened:
+        with self._reloading:
+            try:
+                self._reload()
+            except Exception as error:
+                self.reload_failure = type(error).__name__
+                raise
+            self.reload_failure = None
+
+    def _reload(self) -> None:
+        place, identity = _located(self._folder)
+        old = self.recommender
+        if identity == self._identity:
+            with self._writing:
                 self.writable = False
                 old.close()
-                self.recommender = self._open(self._folder)
-            else:
-                self.recommender = self._open(self._folder)
-                old.close()
-            self._opened = place
+                self.recommender = self._open(place)
+                self.writable = True
+            return
+        new = self._open(place)
+        with self._writing:
+            self.recommender, self._place, self._identity = new, place, identity
             self.writable = True
+            old.close()
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -130,6 +146,13 @@ class Engine:
             vectors = {name: _matrix(rows) for name, rows in request.vectors.items()}
         self.recommender.upsert_items(table, vectors=vectors)
         return _json({"written": len(request.items)})
+
+
+def _located(folder: Path) -> tuple[Path, tuple[int, int]]:
+    """Where a folder's name leads now, and what tells that folder from another under the same path."""
+    place = folder.resolve(strict=True)
+    found = place.stat()
+    return place, (found.st_dev, found.st_ino)
 
 
 def _matrix(rows: list[list[float]]) -> np.ndarray[Any, np.dtype[np.float32]]:

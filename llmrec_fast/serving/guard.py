@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
-from llmrec_fast.serving.batching import BUSY, Lane
+from llmrec_fast.serving.batching import BUSY, STOPPING, Lane
 from llmrec_fast.serving.metrics import Metrics
 from llmrec_fast.serving.settings import ServeSettings, is_loopback
 
@@ -77,6 +77,10 @@ class Guard:
                     await self._application(scope, _once(body, receive), counted)
             else:
                 await self._application(scope, receive, counted)
+        except asyncio.CancelledError:
+            # the server stops and has waited long enough: whoever still waits learns that it was not done
+            if not begun:
+                await _refuse(counted, 503, STOPPING, True)
         finally:
             # after routing a known route has a template; what was asked for otherwise is no label
             route = scope.get("route")
@@ -156,7 +160,7 @@ def _once(body: bytes, receive: Receive) -> Receive:
 async def _refuse(send: Send, status: int, reason: str, close: bool) -> None:
     body = json.dumps({"detail": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 429:
+    if status in (429, 503):
         headers.append((b"retry-after", b"1"))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from llmrec_fast.serving.batching import Lane
 
@@ -29,7 +29,7 @@ class Metrics:
         buckets[bisect.bisect_left(_BOUNDS, seconds)] += 1
         self._seconds[route] = self._seconds.get(route, 0.0) + seconds
 
-    def exposition(self, lanes: Iterable[Lane], items: int) -> str:
+    def exposition(self, lanes: Iterable[Lane], gauges: Mapping[str, int]) -> str:
         """The text that Prometheus scrapes."""
         lines = ["# TYPE llmrec_requests_total counter"]
         lines += [
@@ -54,5 +54,6 @@ class Metrics:
         for name, kind, value in figures:
             lines.append(f"# TYPE llmrec_{name} {kind}")
             lines += [f'llmrec_{name}{{queue="{lane.name}"}} {value(lane)}' for lane in lanes]
-        lines += ["# TYPE llmrec_items gauge", f"llmrec_items {items}"]
+        for name, count in gauges.items():
+            lines += [f"# TYPE llmrec_{name} gauge", f"llmrec_{name} {count}"]
         return "\n".join(lines) + "\n"

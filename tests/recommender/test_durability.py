@@ -84,6 +84,24 @@ def reopen_copy(folder):
     return reopen(target)
 
 
+def test_a_folder_that_took_the_name_is_left_alone(folder):
+    other, moved = folder.with_name("other"), folder.with_name("moved")
+    shutil.copytree(folder, other)
+    with reopen(folder) as recommender:
+        recommender.record("ann", "i0")
+        folder.rename(moved)
+        with pytest.raises(LogWriteFailed, match="no longer the folder that was opened"):
+            recommender.compact()
+        other.rename(folder)
+        files = sorted(folder.iterdir())
+        with pytest.raises(LogWriteFailed, match="no longer the folder that was opened"):
+            recommender.compact()
+        assert sorted(folder.iterdir()) == files
+        recommender.record("ann", "i1")
+    with reopen(moved) as again:
+        assert again.history("ann") == ["i0", "i1"]
+
+
 @pytest.mark.parametrize("step", ["save", "forget"])
 def test_a_compaction_that_dies_midway_neither_loses_nor_repeats(folder, monkeypatch, step):
     class Died(Exception):

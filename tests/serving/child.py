@@ -1,15 +1,37 @@
-"""The command line with the tests' encoder in place of a real model: a callable is not stored in a folder."""
+"""The command line with the tests' encoder in place of a real model: a callable is not stored in a folder.
+
+A text "slow SECONDS ..." takes that long, and $TEST_FSYNC_SECONDS makes the disk slow.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
+import time
+
+import numpy as np
 
 from llmrec_fast.cli import main as command
 from llmrec_fast.recommender import Recommender
 from tests.serving.conftest import encode
 
 
+def slow_encode(texts: list[str]) -> np.ndarray:
+    for text in texts:
+        if text.startswith("slow "):
+            time.sleep(float(text.split()[1]))
+    return encode(texts)
+
+
 def main() -> int:
-    Recommender.open = functools.partial(Recommender.open, encoder=encode)  # type: ignore[method-assign]
+    Recommender.open = functools.partial(Recommender.open, encoder=slow_encode)  # type: ignore[method-assign]
+    seconds, fsync = float(os.environ.get("TEST_FSYNC_SECONDS", "0")), os.fsync
+    if seconds:
+
+        def slow_fsync(file: int) -> None:
+            time.sleep(seconds)
+            fsync(file)
+
+        os.fsync = slow_fsync
     return command(sys.argv[1:])

@@ -43,10 +43,10 @@ def folder(tmp_path: Path) -> Path:
 class Running:
     """`llmrec-fast serve` in a process of its own (with the tests' encoder)."""
 
-    def __init__(self, folder: Path, log: Path, *options: str, token: str | None = None) -> None:
+    def __init__(self, folder: Path, log: Path, *options: str, token: str | None = None, fsync: float = 0) -> None:
         self.log = log
         code = "import sys; from tests.serving.child import main; sys.exit(main())"
-        environment = {**os.environ, "LLMREC_TOKEN": token or ""}
+        environment = {**os.environ, "LLMREC_TOKEN": token or "", "TEST_FSYNC_SECONDS": str(fsync)}
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code, "serve", str(folder), "--port", "0", *options],
@@ -66,6 +66,12 @@ class Running:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=30)
 
+    def wait_for_log(self, words: str) -> None:
+        end = time.monotonic() + 20
+        while words not in self.log.read_text():
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -77,8 +83,8 @@ class Running:
 def serve(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
-    def start(*options: str, token: str | None = None) -> Running:
-        running.append(Running(folder, tmp_path / f"log{len(running)}", *options, token=token))
+    def start(*options: str, token: str | None = None, fsync: float = 0) -> Running:
+        running.append(Running(folder, tmp_path / f"log{len(running)}", *options, token=token, fsync=fsync))
         return running[-1]
 
     yield start
