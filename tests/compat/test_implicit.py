@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,18 +37,31 @@ class TestRecommending:
         assert scores.tolist() == [2, 1, 1, 1, 0, 0]
         assert model.recommend(0, None, N=3, filter_already_liked_items=False)[0].tolist() == [3, 1, 0]
 
-    def test_several_users_at_once_and_filtered_items_never_return(self, model: MatrixFactorization) -> None:
+    def test_several_users_at_once_and_filtered_items_come_last(self, model: MatrixFactorization) -> None:
         ids, scores = model.recommend([0, 2], LIKED[[0, 2]], N=6)
-        assert ids.tolist() == [[4, 0, 5, 2, -1, -1], [-1] * 6]
-        assert scores[0].tolist() == [1, 1, 0, 0, LOWEST, LOWEST]
+        assert ids.tolist() == [[4, 0, 5, 2, 3, 1], [5, 4, 3, 2, 1, 0]]
+        assert scores.tolist() == [[1, 1, 0, 0, LOWEST, LOWEST], [LOWEST] * 6]
+
+    def test_of_filtered_items_those_return_that_implicit_keeps(self) -> None:
+        """Values of implicit 0.7 for scores 11, 10, ..., 0 of twelve items."""
+        model = MatrixFactorization.from_factors([[1]], np.arange(11, -1, -1)[:, None])
+        liked = csr_matrix((np.ones(4), [2, 5, 7, 11], [0, 4]), (1, 12))
+        assert model.recommend(0, liked, N=10)[0].tolist() == [0, 1, 3, 4, 6, 8, 9, 10, 7, 5]
+        assert model.recommend(0, liked, N=5, filter_items=range(8))[0].tolist() == [8, 9, 10, 4, 3]
+        assert model.recommend(0, liked, N=3, items=[9, 7, 2, 11, 5])[0].tolist() == [9, 7, 5]
+
+    def test_after_all_items_nothing(self, model: MatrixFactorization) -> None:
+        ids, scores = model.recommend(0, LIKED[0], N=8)
+        assert ids.tolist() == [4, 0, 5, 2, 3, 1, -1, -1]
+        assert scores[4:].tolist() == [LOWEST] * 4
 
     def test_items_left_out_for_everyone(self, model: MatrixFactorization) -> None:
-        assert model.recommend(0, LIKED[0], N=3, filter_items=[0, 2])[0].tolist() == [4, 5, -1]
+        assert model.recommend(0, LIKED[0], N=3, filter_items=[0, 2])[0].tolist() == [4, 5, 2]
         assert model.recommend(0, LIKED[0], N=4, filter_items=[])[0].tolist() == [4, 0, 5, 2]
 
     def test_only_some_items(self, model: MatrixFactorization) -> None:
         ids, scores = model.recommend(0, LIKED[0], N=10, items=[5, 0, 1])
-        assert ids.tolist() == [0, 5, -1]
+        assert ids.tolist() == [0, 5, 1]
         assert scores.tolist() == [1, 0, LOWEST]
         ids = model.recommend(0, LIKED[0], N=3, items=[0, 1, 5], filter_already_liked_items=False)[0]
         assert ids.tolist() == [1, 0, 5]
@@ -77,7 +92,9 @@ class TestRecommending:
         wanted = np.argsort(-exact, axis=1)[:, :k]
         ids = MatrixFactorization.from_factors(users, items).recommend(range(8), liked, N=k, filter_items=left_out)[0]
         finite = np.take_along_axis(exact, wanted, 1) > -np.inf
-        assert np.array_equal(ids, np.where(finite, wanted, -1))
+        assert np.array_equal(ids[finite], wanted[finite])
+        filtered = np.isneginf(exact)
+        assert np.take_along_axis(filtered, ids.astype(np.int64), 1)[~finite].all()
 
 
 class TestSimilarity:
@@ -106,6 +123,13 @@ class TestSimilarity:
         ids, scores = model.similar_items(0, N=6, recalculate_item=True, item_users=liked_by)
         np.testing.assert_allclose(scores, np.sort(wanted)[::-1], atol=1e-6)
         assert ids.tolist() == [4, 3, 1, 0, 5, 2]
+
+
+def test_a_pickled_model_answers_alike(model: MatrixFactorization) -> None:
+    again = pickle.loads(pickle.dumps(model))
+    for ask in (lambda m: m.recommend(0, LIKED[0], recalculate_user=True), lambda m: m.similar_items([0, 2])):
+        for ours, theirs in zip(ask(again), ask(model), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 class TestRefusing:

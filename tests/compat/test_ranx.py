@@ -47,6 +47,36 @@ class TestPublicExample:
         assert run.std_scores == {"mrr": 0.25}
 
 
+def test_arrays_of_ids_with_gains_and_of_ids_with_falling_scores() -> None:
+    judged = [np.array([[1, 5], [2, 3]]), np.array([[3, 6], [4, 1]])]
+    ranked = [np.array([[1, 0.9], [7, 0.8], [2, 0.7]]), np.array([[1, 0.9], [3, 0.8], [4, 0.1]])]
+    as_dicts = [
+        {f"q{place}": {str(int(doc)): value for doc, value in array.tolist()} for place, array in enumerate(arrays)}
+        for arrays in (judged, ranked)
+    ]
+    names = ["ndcg@2", "map", "mrr", "recall@1", "r-precision"]
+    assert evaluate(judged, ranked, names) == evaluate(*as_dicts, names)
+    assert evaluate(np.stack(judged), np.stack(ranked), "mrr", return_mean=False).tolist() == [1, 0.5]
+    for wrong, message in (
+        ((judged, ranked[:1]), "same queries; got 2 and 1"),
+        (([judged[0][0]], [ranked[0]]), r"\(documents, 2\); got \(2,\)"),
+        (([], []), "no query"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            evaluate(*wrong, "mrr")
+
+
+def test_scores_are_open_to_reading_and_sorted_on_demand() -> None:
+    run = Run()
+    run.add_score("q", "b", 1)
+    run.add_score("q", "a", 2)
+    assert (run.sorted, run.run) == (False, {"q": {"b": 1, "a": 2}})
+    run.sort()
+    assert run.sorted
+    assert list(run.run["q"]) == ["a", "b"]
+    assert Qrels(QRELS).qrels == QRELS
+
+
 # two queries: places of gains 3, 1, (unjudged), 0, 2 of judged {3, 1, 0, 2, 2}; and a list without hits
 JUDGED = {"a": {"w": 3, "x": 1, "y": 0, "z": 2, "v": 2}, "b": {"x": 1, "y": 0}}
 RANKED = {"a": {"w": 9, "x": 8, "?": 7, "y": 6, "z": 5}, "b": {"?": 2, "y": 1}}
@@ -264,3 +294,8 @@ class TestComparing:
             compare(qrels, [runs[0], runs[0]], "map")
         with pytest.raises(InvalidInput, match="stat_test"):
             compare(qrels, runs, "map", stat_test="Tukey")
+
+
+def test_a_report_names_its_test_in_words() -> None:
+    report = compare(Qrels(QRELS), [Run(RUN, name="x"), Run(RUN, name="y")], "mrr", stat_test="tukey")
+    assert report.get_stat_test_label(report.stat_test) == "Tukey's HSD test"

@@ -17,8 +17,8 @@ class FakeTensor:
 
     __module__ = "torch"
 
-    def __init__(self, values: object, dtype: str = "torch.float32") -> None:
-        self.values, self.dtype = np.asarray(values), dtype
+    def __init__(self, values: object, dtype: str = "torch.float32", layout: str = "torch.strided") -> None:
+        self.values, self.dtype, self.layout = np.asarray(values), dtype, layout
 
     def detach(self) -> FakeTensor:
         return self
@@ -26,12 +26,17 @@ class FakeTensor:
     def cpu(self) -> FakeTensor:
         return self
 
+    def to_dense(self) -> FakeTensor:
+        return FakeTensor(self.values, self.dtype)
+
     def float(self) -> np.ndarray:
         return self.values.astype(np.float32)
 
     def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
         if self.dtype == "torch.bfloat16":
             raise TypeError("NumPy has no bfloat16")
+        if self.layout != "torch.strided":
+            raise TypeError("NumPy has no sparse arrays")
         return self.values
 
 
@@ -115,6 +120,7 @@ class TestSemanticSearch:
         wanted = util.semantic_search(A, B)
         assert util.semantic_search(FakeTensor(A), FakeTensor(B, "torch.bfloat16")) == wanted
         assert util.semantic_search([FakeTensor(row) for row in A], B) == wanted
+        assert util.semantic_search(FakeTensor(A, layout="torch.sparse_coo"), B) == wanted
 
     def test_another_score_function_or_keyword_is_refused(self) -> None:
         with pytest.raises(InvalidInput, match="score_function must be"):

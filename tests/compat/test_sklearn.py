@@ -82,6 +82,13 @@ class TestSearching:
         assert [row.tolist() for row in neighbors.radius_neighbors(return_distance=False)] == [[2], [], [0], []]
         assert neighbors.kneighbors_graph().toarray().diagonal().tolist() == [0, 0, 0, 0]
 
+    def test_of_more_copies_than_neighbours_the_first_is_left_out(self) -> None:
+        """scikit-learn's rule where a row is not among its own nearest: what its brute force gives for three equal rows."""
+        for metric in ("euclidean", "cosine"):
+            for dtype in (np.float32, np.float64):
+                fitted = NearestNeighbors(n_neighbors=1, metric=metric).fit(np.ones((3, 2), dtype))
+                assert fitted.kneighbors(return_distance=False).tolist() == [[1], [0], [1]]
+
     def test_equally_near_rows_come_by_index(self) -> None:
         neighbors = NearestNeighbors(n_neighbors=3).fit([[1.0], [-1.0], [1.0], [-1.0]])
         assert neighbors.kneighbors([[0.0]])[1].tolist() == [[0, 1, 2]]

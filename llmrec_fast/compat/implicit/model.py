@@ -13,6 +13,7 @@ from llmrec_fast.compat.implicit.least_squares import solve_rows
 from llmrec_fast.compat.ties import larger_position_first
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.retrieval import Index
+from llmrec_fast.retrieval.result import SearchResult
 
 Answer = tuple[npt.NDArray[np.int32], Float32Array]
 
@@ -26,7 +27,8 @@ class MatrixFactorization:
 
     Scores are float64 sums rounded to float32; ids are int32. Equal scores come with the larger id first, as in implicit; of
     items that tie for the last of the N places the smaller ids are kept. Where fewer than N items are left after filtering,
-    ids are -1 and scores -3.4028235e38; implicit returns the filtered items themselves there, with that score.
+    filtered ones follow with the score -3.4028235e38, as in implicit; after all of them comes id -1 with that score, where
+    implicit has id 0 with score 0. A model can be pickled.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ class MatrixFactorization:
         queries = self._recalculated(user_items) if recalculate_user else self.user_factors[users]
         allow = self._allowed(items, filter_items, len(self.item_factors), ("items", "filter_items"))
         found = self._items.search(queries, k, exclude=exclude, allow=allow)
-        return _answer(found.scores, found.ids, single=np.ndim(userid) == 0)
+        return _answer(found, _considered(items, len(self.item_factors)), single=np.ndim(userid) == 0)
 
     def similar_items(
         self,
@@ -125,7 +127,7 @@ class MatrixFactorization:
             queries = solve_rows(self.user_factors, item_users, self._regularization(), self.alpha)
         allow = self._allowed(items, filter_items, len(self.item_factors), ("items", "filter_items"))
         found = self._similar_items.search(queries, as_count(N, "N"), allow=allow)
-        return _answer(found.scores, found.ids, single=np.ndim(itemid) == 0)
+        return _answer(found, _considered(items, len(self.item_factors)), single=np.ndim(itemid) == 0)
 
     def similar_users(
         self,
@@ -138,7 +140,7 @@ class MatrixFactorization:
         ids = self._ids(userid, len(self.user_factors), "userid")
         allow = self._allowed(users, filter_users, len(self.user_factors), ("users", "filter_users"))
         found = self._similar_users.search(self.user_factors[ids], as_count(N, "N"), allow=allow)
-        return _answer(found.scores, found.ids, single=np.ndim(userid) == 0)
+        return _answer(found, _considered(users, len(self.user_factors)), single=np.ndim(userid) == 0)
 
     def recalculate_user(self, userid: int | ArrayLike, user_items: Any) -> Float32Array:
         """Factors fitted to the rows of `user_items`, without storing them: (d,) for a single user, else (users, d)."""
@@ -147,6 +149,14 @@ class MatrixFactorization:
         )
         factors = self._recalculated(user_items)
         return factors[0] if np.ndim(userid) == 0 else factors
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("user_factors", "item_factors", "regularization", "alpha")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        factors = state.pop("user_factors"), state.pop("item_factors")
+        MatrixFactorization.__init__(self, *factors, **state)  # the indexes are built anew
 
     @cached_property
     def _similar_items(self) -> Index:
@@ -197,7 +207,24 @@ def _check_csr(matrix: Any, rows: int, columns: int, name: str) -> None:
         raise InvalidInput(f"{name} must have at most {columns} columns, one for each in the model; got {matrix.shape}")
 
 
-def _answer(scores: npt.NDArray[np.float64], ids: Int64Array, *, single: bool) -> Answer:
-    ordered, places = larger_position_first(scores, ids)
-    narrow = places.astype(np.int32)
-    return (narrow[0], ordered[0]) if single else (narrow, ordered)
+def _considered(only: ArrayLike | None, count: int) -> Int64Array:
+    """The ids that a search is about before anything is filtered, ascending."""
+    return np.arange(count) if only is None else np.unique(np.asarray(only))
+
+
+def _answer(found: SearchResult, considered: Int64Array, *, single: bool) -> Answer:
+    """What was found in implicit's order, followed by what was filtered of `considered` where less than N was found."""
+    scores, places = larger_position_first(found.scores, found.ids)
+    ids = places.astype(np.int32)
+    for row in np.flatnonzero((ids < 0).any(axis=1)).tolist():
+        _fill(ids[row], considered)
+    return (ids[0], scores[0]) if single else (ids, scores)
+
+
+def _fill(ids: npt.NDArray[np.int32], considered: Int64Array) -> None:
+    """Put filtered ids where -1 is, the larger first: those that stay in a heap of the first ids, emptied from the smallest."""
+    first = considered[: len(ids)]
+    filtered = first[~np.isin(first, ids)][::-1]
+    start = int(np.argmax(ids < 0))
+    count = min(len(ids) - start, len(filtered))
+    ids[start : start + count] = filtered[:count]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llmrec_fast.arrays import Float64Array, as_count
 from llmrec_fast.compat.ranx.judged import Judged, Scores
@@ -18,8 +19,8 @@ _TESTS = ("student", "fisher", "tukey")
 
 
 def evaluate(
-    qrels: Qrels | Scores,
-    run: Run | Scores,
+    qrels: Qrels | Scores | Sequence[Any] | npt.NDArray[Any],
+    run: Run | Scores | Sequence[Any] | npt.NDArray[Any],
     metrics: Sequence[str] | str,
     return_mean: bool = True,
     return_std: bool = False,
@@ -31,7 +32,8 @@ def evaluate(
 
     Parameters
     ----------
-    qrels, run : judgments and scores, or dicts of dicts of them.
+    qrels, run : judgments and scores, or dicts of dicts of them; or, for both, one (documents, 2) array a query with the
+        documents' ids in its first column, and in its second their judgments or their scores, which fall.
     metrics : a name or several; see `llmrec_fast.compat.ranx.metrics`.
     return_mean : means over queries; False: (queries,) arrays in the order of the query ids.
     return_std : {"mean", "std"} in place of each mean.
@@ -50,15 +52,14 @@ def evaluate(
     as_count(threads, "threads", minimum=0)
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     parsed = [parse(name) for name in names]
-    judgments = qrels if isinstance(qrels, Qrels) else Qrels(qrels)
-    rankings = run if isinstance(run, Run) else Run(run)
-    if make_comparable:
-        rankings.make_comparable(judgments)
-    data = Judged.of(judgments.ordered(), rankings.ordered())
-    if not len(judgments):
+    if isinstance(qrels, Sequence | np.ndarray) and isinstance(run, Sequence | np.ndarray):
+        data, rankings = Judged.of_arrays(qrels, run), None
+    else:
+        data, rankings = _judged(qrels, run, make_comparable)
+    if not len(data.judged.lengths):
         raise InvalidInput("qrels and run have no query")
     values = {name: compute(metric, data) for name, metric in zip(names, parsed, strict=True)}
-    if save_results_in_run:
+    if save_results_in_run and rankings is not None:
         for name, scores in values.items():
             rankings.mean_scores[name] = float(scores.mean())
             if return_std and return_mean:
@@ -126,6 +127,14 @@ def compare(
                     wins.setdefault((left, right), {})[metric] = {key: int(c.sum()) for key, c in counts.items()}
     results = {name: {metric: float(v.mean()) for metric, v in by_metric.items()} for name, by_metric in values.items()}
     return Report(names, results, comparisons, metric_names, max_p, wins, rounding_digits, show_percentages, stat_test)
+
+
+def _judged(qrels: Any, run: Any, make_comparable: bool) -> tuple[Judged, Run]:
+    judgments = qrels if isinstance(qrels, Qrels) else Qrels(qrels)
+    rankings = run if isinstance(run, Run) else Run(run)
+    if make_comparable:
+        rankings.make_comparable(judgments)
+    return Judged.of(judgments.ordered(), rankings.ordered()), rankings
 
 
 def _summary(scores: Float64Array, mean: bool, std: bool) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -72,3 +73,22 @@ class Judged:
         gains = [[judgments[query].get(doc, np.nan) for doc in rankings[query]] for query in queries]
         ideal = [sorted(judgments[query].values(), reverse=True) for query in queries]
         return cls(Lists.of(gains), Lists.of(ideal))
+
+    @classmethod
+    def of_arrays(cls, judgments: Collection[Any], rankings: Collection[Any]) -> Judged:
+        """Of one (documents, 2) array a query, ids in the first column: gains beside them, or scores in falling order.
+
+        Raises
+        ------
+        InvalidInput : the two have different numbers of queries, or an array another shape.
+        """
+        if len(judgments) != len(rankings):
+            raise InvalidInput(f"qrels and run must have the same queries; got {len(judgments)} and {len(rankings)}")
+        tables = []
+        for arrays in (judgments, rankings):
+            plain = [np.asarray(array) for array in arrays]
+            if wrong := [array.shape for array in plain if array.ndim != 2 or array.shape[1] != 2]:
+                raise InvalidInput(f"arrays of a query's documents must have the shape (documents, 2); got {wrong[0]}")
+            tables.append([dict(array.tolist()) for array in plain])
+        gains = [[judged.get(doc, np.nan) for doc in ranked] for judged, ranked in zip(*tables, strict=True)]
+        return cls(Lists.of(gains), Lists.of([sorted(judged.values(), reverse=True) for judged in tables[0]]))

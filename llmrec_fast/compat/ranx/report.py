@@ -14,6 +14,13 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SUPERSCRIPTS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ۹ʳˢᵗᵘᵛʷˣʸᶻ"
 
 
+_TEST_LABELS = {
+    "student": "paired Student's t-test",
+    "fisher": "Fisher's randomization test",
+    "tukey": "Tukey's HSD test",
+}
+
+
 class Comparisons(dict[frozenset[str], dict[str, dict[str, Any]]]):
     """By pair of runs, in either order, then by metric: {"p_value", "significant"}."""
 
@@ -57,6 +64,11 @@ class Report:
         self.rounding_digits = rounding_digits
         self.show_percentages = show_percentages
         self.stat_test = stat_test
+
+    @staticmethod
+    def get_stat_test_label(stat_test: str) -> str:
+        """What a test is called in words."""
+        return _TEST_LABELS[stat_test]
 
     def to_table(self) -> str:
         """A text table; a superscript names each run that this one is significantly better than."""

@@ -72,6 +72,15 @@ class ScoreTable:
             self._ordered = True
         return self._scores
 
+    @property
+    def sorted(self) -> bool:
+        """Whether queries come by id and documents by falling score already; whatever needs that order makes it."""
+        return self._ordered
+
+    def sort(self) -> None:
+        """Put queries and documents in order now."""
+        self.ordered()
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """A copy as plain dicts."""
         return {query: dict(documents) for query, documents in self.ordered().items()}
@@ -192,6 +201,11 @@ class Qrels(ScoreTable):
     def __init__(self, qrels: Scores | None = None, name: str | None = None) -> None:
         super().__init__(qrels, name)
 
+    @property
+    def qrels(self) -> dict[str, dict[str, Any]]:
+        """The judgments, not a copy; change them through `add` and its like."""
+        return self._scores
+
     def set_relevance_level(self, rel_lvl: int = 1) -> None:
         """Lower every judgment by rel_lvl - 1, so that what was `rel_lvl` becomes 1."""
         self._scores = {q: {d: score - (rel_lvl - 1) for d, score in docs.items()} for q, docs in self._scores.items()}
@@ -226,6 +240,11 @@ class Run(ScoreTable):
         self.scores: dict[str, dict[str, float]] = defaultdict(dict)
         self.mean_scores: dict[str, float] = {}
         self.std_scores: dict[str, float] = {}
+
+    @property
+    def run(self) -> dict[str, dict[str, Any]]:
+        """The scores, not a copy; change them through `add` and its like."""
+        return self._scores
 
     def make_comparable(self, qrels: Qrels) -> Run:
         """Add empty results for queries that only `qrels` has, drop those it lacks; returns this run, changed."""

@@ -30,9 +30,11 @@ def is_tensor(values: object) -> bool:
 
 
 def as_array(values: Any) -> Any:
-    """A tensor on any device, a list of tensors or arrays, or anything array-like, as a NumPy array."""
+    """A tensor on any device, sparse ones too, a list of tensors or arrays, or anything array-like, as a NumPy array."""
     if is_tensor(values):
         plain = values.detach().cpu()
+        if "strided" not in str(plain.layout):
+            plain = plain.to_dense()
         # NumPy has no bfloat16 and torch no view of it
         return np.asarray(plain.float() if str(plain.dtype) == "torch.bfloat16" else plain)
     if isinstance(values, list | tuple) and values and is_tensor(values[0]):

@@ -60,7 +60,8 @@ class NeighborsBase(BaseEstimator):
 
         Parameters
         ----------
-        X : (n, d) queries; None: the fitted rows themselves, each without itself (and itself only: a copy of it counts).
+        X : (n, d) queries; None: the fitted rows themselves, each without itself (as in scikit-learn: one that has more than
+            n_neighbors copies of smaller index, without the first of these).
         n_neighbors : how many; None: what the constructor was given.
         return_distance : whether distances are returned too.
 
@@ -82,16 +83,19 @@ class NeighborsBase(BaseEstimator):
                 f"n_samples_fit = {self.n_samples_fit_}, n_samples = {len(queries)}"
             )
         refine = np.float64 in (queries.dtype, self._fit_X.dtype)
-        wanted = min(k + _SPARE, available) if refine else k
-        count = np.arange(len(queries) + 1, dtype=np.int64)
-        exclude = None if X is not None else (count, count[:-1])
-        found = self._searchable().search(self._as_float32(queries), wanted, exclude=exclude)
+        with_itself = k + (X is None)
+        wanted = min(with_itself + _SPARE, self.n_samples_fit_) if refine else with_itself
+        found = self._searchable().search(self._as_float32(queries), wanted)
         if refine:
-            distances, indices = self._refined(queries, found.ids, k)
+            distances, indices = self._refined(queries, found.ids, with_itself)
         else:
             indices = found.ids
             distances = -found.scores if self.effective_metric_ == "euclidean" else np.clip(1 - found.scores, 0, 2)
             distances += 0.0  # no negative zeros
+        if X is None:
+            others = indices != np.arange(len(indices))[:, None]
+            others[others.all(axis=1), 0] = False
+            distances, indices = distances[others].reshape(-1, k), indices[others].reshape(-1, k)
         return (distances, indices) if return_distance else indices
 
     def radius_neighbors(
