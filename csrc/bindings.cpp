@@ -70,6 +70,12 @@ Status synchronize(cudaStream_t stream) {
   return {};
 }
 
+// All streams of the current device.
+Status synchronize_device() {
+  LLMREC_TRY(cudaDeviceSynchronize());
+  return {};
+}
+
 void register_runtime(py::module_& module) {
   const auto released = py::call_guard<py::gil_scoped_release>();
   module.attr("cuda_version") = CUDART_VERSION;
@@ -117,6 +123,13 @@ void register_runtime(py::module_& module) {
         check(synchronize(stream_at(stream)));
       },
       "device"_a, "stream"_a, released, "Waits on the host for a stream.");
+  module.def(
+      "synchronize_device",
+      [](int device) {
+        const OnDevice here(device);
+        check(synchronize_device());
+      },
+      "device"_a, released, "Waits on the host for all streams of a device.");
 }
 
 // The kernels ---------------------------------------------------------------------------------------------------------

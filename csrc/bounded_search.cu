@@ -176,11 +176,22 @@ Status seed(const SearchRequest& request, const SegmentView& segment, const Quer
   return {};
 }
 
+RowNames row_names(const SearchRequest& request) {
+  RowNames names{};
+  names.count = request.segment_count;
+  for (int i = 0; i < names.count; ++i) {
+    names.bases[i] = request.segments[i].base, names.counts[i] = request.segments[i].count;
+    names.ids[i] = request.segments[i].ids;
+  }
+  return names;
+}
+
 Status check(const SearchRequest& request) {
   const ScanShape& shape = request.shape;
   LLMREC_REQUIRE(request.k >= 1 && request.k <= kLargestK, "k must be 1 to 1024");
   LLMREC_REQUIRE(request.query_count >= 1 && request.slices >= 1 && request.segment_count >= 0, "sizes must be positive");
   LLMREC_REQUIRE(shape.dim >= 1, "rows must have columns");
+  LLMREC_REQUIRE(request.segment_count <= kMostSegments, "a search takes 64 segments at most");
   for (int i = 0; i < request.segment_count; ++i) {
     LLMREC_REQUIRE(request.segments[i].count >= 0 && request.segments[i].count < (int64_t{1} << 31),
                    "a segment holds 2^31 rows at most");
@@ -228,7 +239,7 @@ Status search(const SearchRequest& request, void* workspace, size_t workspace_by
     LLMREC_PROPAGATE(scan(request, request.segments[i], codes, space.state, shared_limit, stream));
   }
   LLMREC_TRY(launch(select_rows, dim3(queries), dim3(kScanThreads), select_shared_bytes(request.k), stream, space.state,
-                    request.out_scores, request.out_rows));
+                    row_names(request), request.out_scores, request.out_rows));
   return {};
 }
 

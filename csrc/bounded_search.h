@@ -32,6 +32,7 @@ struct SegmentView {
   const float* rows;         // dim floats a row
   const float* bias;
   const uint32_t* allowed;  // a bit a row, zero past the last one
+  const int64_t* ids;       // what a search writes for its rows; null: their positions
   int64_t base;             // position of the first row in the index
   int64_t count;
   double largest[3];  // norms of decoded rows, stage by stage
@@ -99,6 +100,14 @@ struct SearchState {
 struct Exclusions {
   const int64_t* starts;
   const int64_t* rows;
+};
+
+// What stands for the rows of each segment in the answer: positions base .. base + count are named by `ids`, if not null.
+constexpr int kMostSegments = 64;
+struct RowNames {
+  int32_t count;
+  int64_t bases[kMostSegments], counts[kMostSegments];
+  const int64_t* ids[kMostSegments];
 };
 
 // The best estimate and its row in each of `count` tiles, `stride` tiles apart.

@@ -18,6 +18,11 @@ Status clear(void* memory, size_t bytes, cudaStream_t stream) {
   return {};
 }
 
+Status copy(void* target, const void* source, size_t bytes, cudaStream_t stream) {
+  if (bytes > 0) LLMREC_TRY(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDefault, stream));
+  return {};
+}
+
 size_t encode_workspace_bytes(const ScanShape& shape, int64_t count) {
   return static_cast<size_t>(rows_at_a_time(count)) * static_cast<size_t>(shape.dim) * sizeof(float);
 }

@@ -33,6 +33,12 @@ Status search(const SearchRequest& request, void* workspace, size_t workspace_by
 // Zeroes for codes that are yet to be written: the scan on the CPU looks at whole panels, and garbage could be anything.
 Status clear(void* memory, size_t bytes, cudaStream_t stream);
 
+// From one place to another on the device, or between it and the host (pageable memory makes the host wait).
+Status copy(void* target, const void* source, size_t bytes, cudaStream_t stream);
+
+// Rows of unit length, as an index for cosines stores them; see unit_rows.cuh. `out` may be `rows`.
+Status unit_rows(const float* rows, int64_t count, int64_t dim, float* out, cudaStream_t stream);
+
 size_t encode_workspace_bytes(const ScanShape& shape, int64_t count);
 
 // Codes of rows, written behind those that are there; see encode_rows.cuh.

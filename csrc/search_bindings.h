@@ -32,7 +32,7 @@ inline void register_search(pybind11::module_& module) {
   py::class_<SegmentView>(module, "SegmentView", py::module_local(),
                           "Rows of a segment and their codes, on the device; first = 0: no codes")
       .def(py::init([](uintptr_t first, uintptr_t second, uintptr_t third, uintptr_t third_terms, uintptr_t rows,
-                       uintptr_t bias, uintptr_t allowed, int64_t base, int64_t count, std::array<double, 3> largest) {
+                       uintptr_t bias, uintptr_t allowed, uintptr_t ids, int64_t base, int64_t count, std::array<double, 3> largest) {
              return SegmentView{pointer_to<uint8_t>(first),
                                 pointer_to<uint8_t>(second),
                                 pointer_to<int8_t>(third),
@@ -40,12 +40,13 @@ inline void register_search(pybind11::module_& module) {
                                 pointer_to<float>(rows),
                                 pointer_to<float>(bias),
                                 pointer_to<uint32_t>(allowed),
+                                pointer_to<int64_t>(ids),
                                 base,
                                 count,
                                 {largest[0], largest[1], largest[2]}};
            }),
-           py::kw_only(), "first"_a, "second"_a, "third"_a, "third_terms"_a, "rows"_a, "bias"_a, "allowed"_a, "base"_a,
-           "count"_a, "largest"_a);
+           py::kw_only(), "first"_a, "second"_a, "third"_a, "third_terms"_a, "rows"_a, "bias"_a, "allowed"_a, "ids"_a,
+           "base"_a, "count"_a, "largest"_a);
 
   module.def(
       "multiprocessors",
@@ -98,6 +99,24 @@ inline void register_search(pybind11::module_& module) {
         check(clear(pointer_to<void>(memory), bytes, stream_at(stream)));
       },
       release, py::kw_only(), "device"_a, "stream"_a, "memory"_a, "bytes"_a, "Fill device memory with zeros");
+
+  module.def(
+      "copy",
+      [](int device, uintptr_t stream, uintptr_t target, uintptr_t source, size_t bytes) {
+        const OnDevice here(device);
+        check(copy(pointer_to<void>(target), pointer_to<const void>(source), bytes, stream_at(stream)));
+      },
+      release, py::kw_only(), "device"_a, "stream"_a, "target"_a, "source"_a, "bytes"_a,
+      "Copy memory, whichever of the two is on a device");
+
+  module.def(
+      "unit_rows",
+      [](int device, uintptr_t stream, uintptr_t rows, int64_t count, int64_t dim, uintptr_t out) {
+        const OnDevice here(device);
+        check(unit_rows(pointer_to<const float>(rows), count, dim, pointer_to<float>(out), stream_at(stream)));
+      },
+      release, py::kw_only(), "device"_a, "stream"_a, "rows"_a, "count"_a, "dim"_a, "out"_a,
+      "Rows divided by their norms; see unit_rows.cuh");
 
   module.def(
       "encode_workspace_bytes", [](const ScanShape& shape, int64_t count) { return encode_workspace_bytes(shape, count); },

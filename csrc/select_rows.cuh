@@ -1,4 +1,5 @@
-// The answer: of the rows that all slices kept, each query's k best in order, ties by position, padded with -inf and -1.
+// The answer: of the rows that all slices kept, each query's k best in order, ties by position, padded with -inf and -1; then
+// rows are named by the ids of their segments.
 #pragma once
 
 #include "scan_block.cuh"
@@ -15,9 +16,18 @@ __host__ __device__ constexpr size_t select_shared_bytes(int k) {
   return select_room(k) * (sizeof(double) + sizeof(int64_t)) + 2 * sizeof(int);
 }
 
+// The id of the row at this position, or the position itself where its segment has no ids; -1 for none.
+__device__ __forceinline__ int64_t name_of(const RowNames& names, int64_t row) {
+  for (int i = 0; i < names.count; ++i) {
+    const int64_t local = row - names.bases[i];
+    if (local >= 0 && local < names.counts[i]) return names.ids[i] == nullptr ? row : names.ids[i][local];
+  }
+  return -1;
+}
+
 // A block a query. A warp reads a slice's rows, 32 at a time; rows below the floor are skipped.
 __global__ void __launch_bounds__(kScanThreads)
-    select_rows(SearchState state, double* __restrict__ out_scores, int64_t* __restrict__ out_rows) {
+    select_rows(SearchState state, const RowNames names, double* __restrict__ out_scores, int64_t* __restrict__ out_rows) {
   LLMREC_SHARED(double, scores);
   const int room = select_room(state.k), k = state.k, query = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   int64_t* const rows = reinterpret_cast<int64_t*>(scores + room);
@@ -55,7 +65,7 @@ __global__ void __launch_bounds__(kScanThreads)
   for (int i = threadIdx.x; i < k; i += kScanThreads) {
     const bool real = i < filled;
     out_scores[(int64_t)query * k + i] = real ? scores[i] : minus_infinity();
-    out_rows[(int64_t)query * k + i] = real ? rows[i] : -1;
+    out_rows[(int64_t)query * k + i] = real ? name_of(names, rows[i]) : -1;
   }
 }
 

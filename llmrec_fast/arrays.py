@@ -21,6 +21,21 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 ArrayLike: TypeAlias = npt.ArrayLike
 
 _CHECK_ROWS_AT_A_TIME = 8192
+_CUDA_DEVICE_TYPES = (2, 13)  # of DLPack: kDLCUDA, kDLCUDAManaged
+
+
+def device_of(array: object) -> int | None:
+    """The CUDA device that holds `array`, -1 where only a look at its memory would tell, or None for the host."""
+    dlpack = getattr(array, "__dlpack_device__", None)
+    if dlpack is not None:
+        kind, device = dlpack()
+        return int(device) if kind in _CUDA_DEVICE_TYPES else None
+    return -1 if getattr(array, "__cuda_array_interface__", None) is not None else None
+
+
+def is_on_device(array: object) -> bool:
+    """Whether `array` is memory of a GPU."""
+    return not isinstance(array, np.ndarray) and device_of(array) is not None
 
 
 def as_matrix(values: ArrayLike, name: str, *, dimension: int | None = None, finite: bool = True) -> Float32Array:
@@ -57,6 +72,8 @@ def as_vector(values: ArrayLike, name: str, *, length: int | None = None, finite
 
 def as_int64(values: ArrayLike, name: str, *, length: int | None = None) -> Int64Array:
     """`values` as a C-contiguous int64 vector. Floats, booleans and integers beyond int64 are refused, not rounded."""
+    if is_on_device(values):
+        raise InvalidInput(f"{name} is in the memory of a GPU; copy it to the host first")
     array = np.asarray(values)
     if array.size == 0:
         array = array.astype(np.int64)
@@ -103,6 +120,10 @@ def check_finite(array: npt.NDArray[Any], name: str) -> None:
 
 
 def _as_real(values: ArrayLike, name: str) -> npt.NDArray[Any]:
+    if is_on_device(values):
+        raise InvalidInput(
+            f"{name} is in the memory of a GPU, where this call does not work; copy it to the host first"
+        )
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:

@@ -68,3 +68,19 @@ def test_texts_are_strings_and_many():
 def test_counts_are_integers_from_the_minimum_up(value):
     with pytest.raises(InvalidInput, match="k must be"):
         arrays.as_count(value, "k")
+
+
+def test_memory_of_a_gpu_is_refused_by_name():
+    class Tensor:
+        def __dlpack_device__(self):
+            return 2, 1
+
+    class Interface:
+        __cuda_array_interface__ = {"data": (8, False)}  # noqa: RUF012
+
+    for value, device in ((Tensor(), 1), (Interface(), -1), (np.zeros(2), None), ([1.0], None)):
+        assert arrays.device_of(value) == device
+        assert arrays.is_on_device(value) == (device is not None)
+    for read in (arrays.as_matrix, arrays.as_vector, arrays.as_int64):
+        with pytest.raises(InvalidInput, match="rows is in the memory of a GPU"):
+            read(Tensor(), "rows")

@@ -69,6 +69,8 @@ def works(dimension: int = 384, first: int = 160, rows_a_segment: int = 64) -> l
         result.append(Work("pool", case, moved, 2 * dimension, "float32"))
         # squares are summed in float64: one conversion and one multiply-add an element
         result.append(Work("fuse", f"{name}, {dimension} columns", dimension * (size + 4), 3 * dimension, "float64"))
+    # a conversion, a multiply-add and a division (assumed to take 20 operations) an element, all in float64
+    result.append(Work("unit_rows", f"{dimension} columns", dimension * 8, 23 * dimension, "float64"))
     # rows in, rotated rows out and in again, codes out: rotation takes 2 d^2
     result.append(Work("encode_rows", f"{dimension} columns", dimension * (4 + 8 + 1.5), 2 * dimension**2, "float32"))
     for queries in (1, 8, 64, 1024):

@@ -37,6 +37,7 @@ def _run_everything(here: Runtime) -> None:
     from llmrec_fast.kernels import cuda
     from llmrec_fast.kernels.codes import ScanSegment, allowed_bits, panels_of
     from llmrec_fast.kernels.cuda.scan_codes import codes_to_host
+    from llmrec_fast.kernels.cuda.unit_rows import unit_rows
     from llmrec_fast.retrieval.fitting import fit_plan
 
     # a falling spectrum, as embeddings have it
@@ -48,7 +49,9 @@ def _run_everything(here: Runtime) -> None:
                 cuda.pool(table, [0], [ROWS], mode=mode, normalize=True)
             cuda.fuse([table[:8]], [1.0])
     on_device = cuda.encode_rows(rows, fit_plan(rows, None, rows=ROWS, euclidean=False))
+    place = here.memory.current_place()
+    unit_rows(here, place, here.on_device("rows", rows[:8], place))
     allowed, bias = allowed_bits(ROWS, panels_of(ROWS)), np.zeros(ROWS, np.float32)
-    for codes in (codes_to_host(on_device, here, here.memory.current_place()), None):
+    for codes in (codes_to_host(on_device, here, place), None):
         for queries in QUERIES:
             cuda.bounded_search([ScanSegment(0, rows, bias, allowed, codes)], rows[:queries], 10, euclidean=False)

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array
-from llmrec_fast.kernels.codes import ScanPlan, allowed_bits, empty_codes, panels_of
+from llmrec_fast.kernels.codes import Codes, ScanPlan, allowed_bits, empty_codes, panels_of
 from llmrec_fast.kernels.cpu.encode_rows import encode_rows
 from llmrec_fast.retrieval.fitting import fit_plan, sample_positions
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.searching import normalise_into
-from llmrec_fast.retrieval.segments import Fit, Segment, Snapshot, empty_segment
+from llmrec_fast.retrieval.segments import EncodeRest, Fit, Segment, Snapshot, empty_segment
 
 # Below this, scoring every row takes less time than preparing a query for the scan.
 LEAST_FITTED_ROWS = 4096
@@ -24,32 +24,32 @@ def append(
     bias: Float32Array | None,
     ids: Int64Array,
     normalise: bool,
-    threads: int | None,
+    encode_rest: EncodeRest,
 ) -> Snapshot:
     """`snapshot` with more rows, encoded if the index has been fitted."""
     biases = np.zeros(len(rows), np.float32) if bias is None else bias
-    return snapshot.appended(rows, biases, ids, normalise_into if normalise else _copy_into, threads)
+    return snapshot.appended(rows, biases, ids, normalise_into if normalise else _copy_into, encode_rest)
 
 
-def refit(snapshot: Snapshot, euclidean: bool, threads: int | None) -> Snapshot:
+def refit(snapshot: Snapshot, euclidean: bool, encode_rest: EncodeRest) -> Snapshot:
     """`snapshot`, fitted and encoded if it has become large enough for the first time."""
     if snapshot.fit is not None or snapshot.live_count < LEAST_FITTED_ROWS:
         return snapshot
-    return encoded(snapshot, euclidean, threads)
+    return encoded(snapshot, euclidean, encode_rest)
 
 
-def encoded(snapshot: Snapshot, euclidean: bool, threads: int | None) -> Snapshot:
+def encoded(snapshot: Snapshot, euclidean: bool, encode_rest: EncodeRest) -> Snapshot:
     """`snapshot` with a fresh plan and codes for the rows as they lie."""
     sample, bias = _sample(snapshot)
     plan = fit_plan(sample, bias, rows=snapshot.live_count, euclidean=euclidean)
-    segments = tuple(_encode(segment, plan, threads) for segment in snapshot.segments)
+    segments = tuple(_encode(segment, plan, encode_rest) for segment in snapshot.segments)
     return Snapshot(segments, snapshot.id_map, Fit.of(plan, segments))
 
 
-def compact(snapshot: Snapshot, euclidean: bool, threads: int | None) -> Snapshot:
+def compact(snapshot: Snapshot, euclidean: bool, encode_rest: EncodeRest) -> Snapshot:
     """`snapshot` without its removed rows, in one segment, freshly fitted; rows mapped from disk stay where they are."""
     if any(isinstance(segment.rows, np.memmap) for segment in snapshot.segments):
-        return encoded(snapshot, euclidean, threads)
+        return encoded(snapshot, euclidean, encode_rest)
     count = snapshot.live_count
     if count == 0:
         return Snapshot((), IdMap(), None)
@@ -63,13 +63,21 @@ def compact(snapshot: Snapshot, euclidean: bool, threads: int | None) -> Snapsho
         start = stop
     segment = replace(segment, count=count, live=allowed_bits(count, panels_of(count)), live_count=count)
     compacted = Snapshot((segment,), IdMap().added(segment.ids, 0), None)
-    return refit(compacted, euclidean, threads)
+    return refit(compacted, euclidean, encode_rest)
 
 
-def _encode(segment: Segment, plan: ScanPlan, threads: int | None) -> Segment:
-    codes = empty_codes(plan, len(segment.rows))
-    rows, bias = segment.rows[: segment.count], segment.bias[: segment.count]
-    return replace(segment, codes=encode_rows(rows, plan, bias=bias, out=codes, threads=threads))
+def encode_on_cpu(threads: int | None) -> EncodeRest:
+    """The encoder of the CPU."""
+
+    def encode_rest(segment: Segment, codes: Codes) -> Codes:
+        rows, bias = segment.rows[codes.rows : segment.count], segment.bias[codes.rows : segment.count]
+        return encode_rows(rows, codes.plan, bias=bias, out=codes, threads=threads)
+
+    return encode_rest
+
+
+def _encode(segment: Segment, plan: ScanPlan, encode_rest: EncodeRest) -> Segment:
+    return replace(segment, codes=encode_rest(segment, empty_codes(plan, len(segment.rows))))
 
 
 def _sample(snapshot: Snapshot) -> tuple[Float32Array, Float32Array]:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, as_matrix, as_vector
+from llmrec_fast.arrays import (
+    ArrayLike,
+    Float32Array,
+    Int64Array,
+    as_count,
+    as_int64,
+    as_matrix,
+    as_vector,
+    check_finite,
+    is_on_device,
+)
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.retrieval import persistence
-from llmrec_fast.retrieval.building import append, compact, refit
+from llmrec_fast.retrieval.building import append, compact, encode_on_cpu, refit
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.result import Metric
 from llmrec_fast.retrieval.searching import SharedSearches
-from llmrec_fast.retrieval.segments import Snapshot
+from llmrec_fast.retrieval.segments import EncodeRest, Snapshot
 from llmrec_fast.retrieval.view import IndexView, known_positions
+
+if TYPE_CHECKING:
+    from llmrec_fast.retrieval.on_device import DeviceMatrix
 
 _METRICS = ("cosine", "dot", "euclidean")
 
@@ -34,8 +48,9 @@ class Index(IndexView):
     ----------
     dim : columns of every vector, 1 to 16,384.
     metric : "cosine", "dot" or "euclidean".
-    device : where searches run: "cpu", "cuda", or "auto" for a GPU if there is one. On a GPU k is at most 1,024. Writing,
-        saving and loading are the same everywhere: a GPU gets copies of what searches need.
+    device : where searches run: "cpu", "cuda" (the current GPU when the index is made), or "auto" for a GPU if there is one. On
+        a GPU k is at most 1,024, rows are encoded there, and both rows and queries may be arrays on it. The host keeps
+        all rows and codes as well: saving, loading and moving to another device lose nothing.
     threads : how many threads one search or write may use (default: `kernels.threads.get_threads()` at that time).
 
     Examples
@@ -80,21 +95,26 @@ class Index(IndexView):
 
         Parameters
         ----------
-        vectors : (n, d) array. May be a `numpy.memmap` larger than memory if `path` is given; it is read piece by piece.
+        vectors : (n, d) array. May be a `numpy.memmap` larger than memory if `path` is given; it is read piece by piece,
+            and encoded on the CPU. On the index's GPU: as in `add`, without `path`.
         ids, bias : as in `add`.
         path : a folder to build in. The stored rows go there and stay mapped from disk; only codes and norms are kept
             in memory. The index is then saved there as by `save`.
         """
-        if np.ndim(vectors) != 2:
-            raise InvalidInput(f"vectors must have two dimensions (rows, columns); got shape {np.shape(vectors)}")
-        index = cls(np.shape(vectors)[1], metric, device=device, threads=threads)
+        on_device = is_on_device(vectors) and device != "cpu"
+        shape = _shape_on_device(vectors) if on_device else np.shape(vectors)
+        if len(shape) != 2:
+            raise InvalidInput(f"vectors must have two dimensions (rows, columns); got shape {shape}")
+        index = cls(shape[1], metric, device=device, threads=threads)
         if path is None:
             index.add(vectors, ids, bias)
+        elif on_device:
+            raise InvalidInput("path is for vectors on the host; build without it, then save the index there")
         else:
-            count = np.shape(vectors)[0]
+            count = shape[0]
             new_ids = index._new_ids(ids, count)
             biases = index._new_bias(bias, count)
-            index._snapshot = persistence.build_on_disk(
+            snapshot = persistence.build_on_disk(
                 Path(path),
                 np.asanyarray(vectors),
                 new_ids,
@@ -103,6 +123,7 @@ class Index(IndexView):
                 index._next_id_after(new_ids),
                 index._threads,
             )
+            index._show(snapshot)
             index._next_id = index._next_id_after(new_ids)
         return index
 
@@ -111,7 +132,8 @@ class Index(IndexView):
 
         Parameters
         ----------
-        vectors : (n, d) finite values.
+        vectors : (n, d) finite values. With `device="cuda"`, also a C-contiguous float32 array on the index's GPU: it is copied
+            and encoded there, and copied to the host once. `ids` and `bias` may then be arrays of int64 and float32 there.
         ids : (n,) int64, distinct and not in the index; -1 is reserved. Default: the integers after the largest id so far.
         bias : (n,) added to the scores of dot and cosine. Default: zeros. Euclidean distance has no bias.
 
@@ -129,7 +151,7 @@ class Index(IndexView):
         """Remove rows. Raises `UnknownId` and removes nothing if an id is not in the index."""
         wanted = np.unique(as_int64(ids, "ids"))
         with self._writer:
-            self._snapshot = self._snapshot.removed(known_positions(self._snapshot, wanted))
+            self._show(self._snapshot.removed(known_positions(self._snapshot, wanted)))
 
     def optimize(self) -> None:
         """Fit the encoding to the rows that the index now holds, and reclaim removed ones. Searches go on meanwhile.
@@ -138,7 +160,7 @@ class Index(IndexView):
         Rows mapped from disk are encoded anew but not rewritten.
         """
         with self._writer:
-            self._snapshot = compact(self._snapshot, self._metric == "euclidean", self._threads)
+            self._show(compact(self._snapshot, self._metric == "euclidean", self._encoder(None)))
 
     def snapshot(self) -> IndexView:
         """The index as it is now, for reading: what is added or removed later does not show in it. Costs nothing."""
@@ -173,11 +195,18 @@ class Index(IndexView):
         """
         snapshot, dim, metric, next_id = persistence.load(Path(path), mmap=mmap, verify=verify)
         index = cls(dim, metric, device=device, threads=threads)
-        index._snapshot, index._next_id = snapshot, next_id
+        index._show(snapshot)
+        index._next_id = next_id
         return index
 
     def _write(self, vectors: ArrayLike, ids: ArrayLike | None, bias: ArrayLike | None, *, replace: bool) -> None:
-        rows = as_matrix(vectors, "vectors", dimension=self._dim)
+        cosine, on_device = self._metric == "cosine", None
+        if self._copies is not None and is_on_device(vectors):
+            on_device = self._copies.read("vectors", vectors, self._dim, cosine)
+            rows, cosine = on_device.download(), False
+            check_finite(rows, "vectors")
+        else:
+            rows = as_matrix(vectors, "vectors", dimension=self._dim)
         biases = self._new_bias(bias, len(rows))
         with self._writer:
             snapshot = self._snapshot
@@ -188,9 +217,24 @@ class Index(IndexView):
                 if not replace:
                     raise InvalidInput(f"id {new_ids[known][0]} is already in the index; use upsert to replace it")
                 snapshot = snapshot.removed(positions[known])
-            snapshot = append(snapshot, rows, biases, new_ids, self._metric == "cosine", self._threads)
-            self._snapshot = refit(snapshot, self._metric == "euclidean", self._threads)
+            encoder = self._encoder(on_device)
+            snapshot = append(snapshot, rows, biases, new_ids, cosine, encoder)
+            self._show(refit(snapshot, self._metric == "euclidean", encoder))
             self._next_id = self._next_id_after(new_ids)
+
+    def _encoder(self, new: DeviceMatrix | None) -> EncodeRest:
+        """What encodes rows; `new` are those that are about to be appended, if they are on the device."""
+        if self._copies is None:
+            return encode_on_cpu(self._threads)
+        return self._copies.encoder(new, self._snapshot.rows)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        """Let searches see `snapshot`."""
+        if self._copies is not None:
+            self._copies.update(snapshot, self._snapshot)
+        self._snapshot = snapshot
+        if self._copies is not None:
+            self._copies.keep(snapshot)
 
     def _new_bias(self, bias: ArrayLike | None, count: int) -> Float32Array | None:
         if bias is None:
@@ -199,11 +243,15 @@ class Index(IndexView):
             raise InvalidInput(
                 "bias has no meaning for metric 'euclidean': its scores are distances; use 'dot' or 'cosine'"
             )
+        if self._copies is not None and is_on_device(bias):
+            bias = self._copies.to_host("bias", bias, "float32")
         return as_vector(bias, "bias", length=count)
 
     def _new_ids(self, ids: ArrayLike | None, count: int) -> Int64Array:
         if ids is None:
             return np.arange(self._next_id, self._next_id + count, dtype=np.int64)
+        if self._copies is not None and is_on_device(ids):
+            ids = self._copies.to_host("ids", ids, "int64")
         new_ids = as_int64(ids, "ids", length=count)
         if (new_ids == -1).any():
             raise InvalidInput("id -1 is reserved: it marks padding in search results")
@@ -215,3 +263,9 @@ class Index(IndexView):
 
     def _next_id_after(self, ids: Int64Array) -> int:
         return max(self._next_id, int(ids.max()) + 1) if len(ids) else self._next_id
+
+
+def _shape_on_device(vectors: Any) -> tuple[int, ...]:
+    from llmrec_fast.retrieval.on_device import device_shape
+
+    return device_shape("vectors", vectors)

@@ -1,37 +1,38 @@
-"""Copies of an index's segments on a GPU, and searches over them. The host's snapshot stays the truth; writes go there.
+"""Copies of an index's segments on a GPU: searches over them, and rows encoded there. The host's snapshot stays the truth.
 
-A segment is copied when a search first needs it. Rows that were appended since are copied behind those that are there, so that
-adding to a large index moves what was added. Removing rows moves a bit a row. Any number of threads may search.
+Writers bring the copies up to date before they show a new snapshot, so searches find everything in place and wait for
+nothing. Rows that are appended go behind those that are there; removing rows moves a bit a row. Rows are encoded on the GPU
+and their codes copied to the host, so that saving, loading and other devices see the same bits; rows that are on the GPU
+already are copied within it, and to the host once. Any number of threads may search.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
-from llmrec_fast.errors import DeviceUnavailable
+from llmrec_fast.arrays import BoolArray, Int64Array
+from llmrec_fast.errors import DeviceUnavailable, InvalidInput
 from llmrec_fast.kernels.codes import Codes, ScanCounts
-from llmrec_fast.kernels.cuda.bounded_search import bounded_search
+from llmrec_fast.kernels.cuda.bounded_search import WORKSPACE_BYTES, Search, exclusion_views
+from llmrec_fast.kernels.cuda.fixed_search import FixedSearch
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime, runtime, why_unavailable
-from llmrec_fast.kernels.cuda.scan_codes import (
-    TILE_ROWS,
-    DeviceCodes,
-    DeviceSegment,
-    codes_to_device,
-    described,
-    tiles_of_blocks,
-)
+from llmrec_fast.kernels.cuda.scan_codes import DeviceSegment
+from llmrec_fast.kernels.cuda.unit_rows import unit_rows
 from llmrec_fast.kernels.cuda.views import DeviceView
-from llmrec_fast.retrieval.segments import Segment, Snapshot
+from llmrec_fast.retrieval.device_segments import DeviceRows, SegmentCopy
+from llmrec_fast.retrieval.segments import EncodeRest, Segment, Snapshot
 
 
 def copies_for(device: str) -> DeviceCopies | None:
-    """What searches on `device` ("cpu", "cuda" or "auto": a GPU if there is one) need; None for the CPU.
+    """What an index on `device` ("cpu", "cuda" or "auto": a GPU if there is one) needs; None for the CPU.
 
     Raises `DeviceUnavailable` if a GPU is asked for and cannot be used; the message says why.
     """
@@ -39,115 +40,186 @@ def copies_for(device: str) -> DeviceCopies | None:
         return None
     reason = why_unavailable()
     if reason is None:
-        return DeviceCopies()
+        return DeviceCopies(runtime().memory.current_place().device)
     if device == "cuda":
         raise DeviceUnavailable(reason)
     return None
 
 
-class DeviceCopies:
-    """The copies of one index."""
+def device_shape(name: str, array: Any) -> tuple[int, ...]:
+    """The shape of a device array."""
+    here = runtime()
+    place, _ = here.find_place({name: array})
+    return here.on_device(name, array, place).shape
 
-    def __init__(self) -> None:
+
+@dataclass(frozen=True)
+class DeviceMatrix:
+    """Float32 rows on the device, and the stream on which they are ready."""
+
+    view: DeviceView
+    place: Place
+
+    def __len__(self) -> int:
+        return self.view.shape[0]
+
+    def download(self) -> npt.NDArray[np.float32]:
+        """A copy on the host. Waits for the stream."""
+        copy = np.empty(self.view.shape, np.float32)
+        runtime().read(self.view.pointer, copy, self.place)
+        return copy
+
+
+class DeviceCopies:
+    """The copies of one index, on one device."""
+
+    def __init__(self, device: int) -> None:
+        self.device = device
         self._lock = threading.Lock()
-        self._held: list[_Copy] = []
+        self._ended = threading.Condition(self._lock)
+        self._held: list[SegmentCopy] = []
+        self._launching: set[object] = set()
+
+    # -- reading ----------------------------------------------------------------------------------------------------------
+
+    def read(self, name: str, array: Any, dim: int, cosine: bool) -> DeviceMatrix:
+        """A device array of (n, `dim`) float32 rows as kernels take it, for cosines divided by their norms."""
+        here = runtime()
+        place = self._place_of(here, name, array)
+        rows = here.on_device(name, array, place).expect(["float32"], [None, dim])
+        return DeviceMatrix(unit_rows(here, place, rows) if cosine else rows, place)
 
     def search(
         self,
         snapshot: Snapshot,
         masks: Sequence[BoolArray] | None,
-        queries: Float32Array,
+        queries: Any,
         k: int,
         *,
         euclidean: bool,
         excluded: tuple[Int64Array, Int64Array] | None,
         counts: ScanCounts | None,
-    ) -> tuple[Float64Array, Int64Array]:
-        """Exact top k, as `kernels.cuda.bounded_search`; `masks` restrict the live rows of each segment."""
+    ) -> tuple[Any, Any]:
+        """(scores, ids) of the exact top k, on the device if `queries` are a `DeviceMatrix`; `masks` restrict the live rows
+        of each segment."""
         here = runtime()
-        place = here.memory.current_place()
-        segments = self._segments(snapshot, masks, here, place)
-        scores, positions = bounded_search(segments, queries, k, euclidean=euclidean, excluded=excluded, counts=counts)
-        return scores, positions
+        on_device = isinstance(queries, DeviceMatrix)
+        place = queries.place if on_device else self._own_place(here)
+        with self._segments(snapshot, masks, here, place) as segments:
+            search = Search(here, place, segments, euclidean, k, WORKSPACE_BYTES)
+            view = queries.view if on_device else here.on_device("queries", queries, place)
+            pair = exclusion_views(here, excluded, len(queries), place)
+            scores = here.new("scores", (len(queries), k), np.float64, place)
+            ids = here.new("ids", (len(queries), k), np.int64, place)
+            search.run(view, pair, (scores, ids), counts)
+            if on_device:
+                return scores.owner, ids.owner
+            return here.memory.download(scores.owner, place), here.memory.download(ids.owner, place)
 
+    def fixed_search(
+        self,
+        snapshot: Snapshot,
+        masks: Sequence[BoolArray] | None,
+        queries: tuple[int, int],
+        k: int,
+        *,
+        euclidean: bool,
+        cosine: bool,
+        excluded: tuple[Int64Array, Int64Array] | None,
+    ) -> FixedSearch:
+        """A search for `queries` (number, columns) a call."""
+        here = runtime()
+        place = self._own_place(here)
+        with self._segments(snapshot, masks, here, place) as segments:
+            return FixedSearch(here, place, segments, queries, k, euclidean=euclidean, cosine=cosine, excluded=excluded)
+
+    # -- writing ----------------------------------------------------------------------------------------------------------
+
+    def to_host(self, name: str, array: Any, dtype: str) -> npt.NDArray[Any]:
+        """A copy of a device array. Waits for the device."""
+        here = runtime()
+        place = self._place_of(here, name, array)
+        view = here.on_device(name, array, place)
+        copy: npt.NDArray[Any] = np.empty(view.shape, dtype)
+        here.read(view.expect([dtype], view.shape).pointer, copy, place)
+        return copy
+
+    def encoder(self, new: DeviceMatrix | None, base: int) -> EncodeRest:
+        """Encodes rows on the device and brings the codes to the host.
+
+        new : the rows of the positions from `base` on, where they are on the device already; others are copied from the host.
+        """
+        source = None if new is None else DeviceRows(new.view, base)
+
+        def encode_rest(segment: Segment, codes: Codes) -> Codes:
+            here = runtime()
+            place = self._own_place(here)
+            with self._lock:
+                copy = self._copy_of(replace(segment, count=codes.rows, codes=codes), here, place)
+            return copy.encode(segment, codes, source, here, place)
+
+        return encode_rest
+
+    def update(self, snapshot: Snapshot, before: Snapshot) -> None:
+        """Copy what a new snapshot holds that is not there yet; if that fails, all is as `before`."""
+        here = runtime()
+        try:
+            with self._segments(snapshot, None, here, self._own_place(here)):
+                pass
+        except BaseException:
+            self.keep(before)
+            raise
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Give back what only other snapshots need, when every search that may still read it has ended."""
+        with self._lock:
+            kept = [(copy, segment) for copy in self._held for segment in snapshot.segments if copy.is_of(segment)]
+            own = [copy for copy, _ in kept]
+            dropped: list[object] = [copy for copy in self._held if copy not in own]
+            dropped += [bits for copy, segment in kept for bits in copy.keep(segment)]
+            self._held = own
+            if dropped:
+                earlier = set(self._launching)  # these may give the device more to read
+                self._ended.wait_for(lambda: not earlier & self._launching)
+                runtime().extension.synchronize_device(self.device)
+
+    # ---------------------------------------------------------------------------------------------------------------------
+
+    def _own_place(self, here: Runtime) -> Place:
+        """The caller's stream, or the default one if the caller works on another device."""
+        current = here.memory.current_place()
+        return current if current.device == self.device else Place(self.device, 0)
+
+    def _place_of(self, here: Runtime, name: str, array: Any) -> Place:
+        place, _ = here.find_place({name: array})
+        if place.device != self.device:
+            raise InvalidInput(f"{name} must be on device {self.device}, like the index; got device {place.device}")
+        return place
+
+    @contextmanager
     def _segments(
         self, snapshot: Snapshot, masks: Sequence[BoolArray] | None, here: Runtime, place: Place
-    ) -> list[DeviceSegment]:
+    ) -> Iterator[list[DeviceSegment]]:
+        """The segments on the device; launch what reads them inside."""
+        token = object()
         with self._lock:
-            copies = [self._copy_of(segment, here, place) for segment in snapshot.segments]
-            # a reader of an older snapshot makes its copies again; there is room for one set
-            self._held = copies
-            plain = [copy.shown(segment, here, place) for copy, segment in zip(copies, snapshot.segments, strict=True)]
-        if masks is None:
-            return plain
-        return [
-            _restricted(segment, own, mask, here, place)
-            for segment, own, mask in zip(plain, snapshot.segments, masks, strict=True)
-        ]
+            segments = [self._copy_of(own, here, place).shown(own, here, place) for own in snapshot.segments]
+            self._launching.add(token)
+        try:
+            if masks is not None:
+                segments = [
+                    replace(segment, allowed=here.on_device("allowed", own.searchable(mask).allowed, place))
+                    for segment, own, mask in zip(segments, snapshot.segments, masks, strict=True)
+                ]
+            yield segments
+        finally:
+            with self._lock:
+                self._launching.discard(token)
+                self._ended.notify_all()
 
-    def _copy_of(self, segment: Segment, here: Runtime, place: Place) -> _Copy:
-        held = next((copy for copy in self._held if copy.is_of(segment, place)), None)
-        return held or _Copy(segment, here, place)
-
-
-class _Copy:
-    """One segment's arrays on the device, with the room that they have on the host."""
-
-    def __init__(self, segment: Segment, here: Runtime, place: Place) -> None:
-        self._device, self._source, self._codes_source = place.device, segment.rows, segment.codes
-        self._count = segment.count
-        self._rows = here.on_device("rows", segment.rows, place)
-        self._bias = here.on_device("bias", segment.bias, place)
-        self._codes = None if segment.codes is None else codes_to_device(segment.codes, here, place)
-        self._live_source: npt.NDArray[Any] | None = None
-        self._live: DeviceView | None = None
-        here.extension.synchronize(place.device, place.stream)  # other threads may read on other streams
-
-    def is_of(self, segment: Segment, place: Place) -> bool:
-        """Whether this is a copy of the segment, or of an earlier or later state of it."""
-        mine, its = self._codes_source, segment.codes
-        same_codes = mine is its if mine is None or its is None else mine.first is its.first
-        return self._source is segment.rows and same_codes and self._device == place.device
-
-    def shown(self, segment: Segment, here: Runtime, place: Place) -> DeviceSegment:
-        """The segment on the device; copies what is not there yet."""
-        if segment.count > self._count:
-            self._extend(segment, here, place)
-        if self._live is None or self._live_source is not segment.live:
-            self._live, self._live_source = here.on_device("allowed", segment.live, place), segment.live
-            here.extension.synchronize(place.device, place.stream)
-        codes = self._codes
-        if codes is not None and segment.codes is not None:
-            codes = _describing(codes, segment.codes)
-        return DeviceSegment(self._device, segment.base, segment.count, self._rows, self._bias, self._live, codes)
-
-    def _extend(self, segment: Segment, here: Runtime, place: Place) -> None:
-        start, stop, write = self._count, segment.count, here.memory.write
-        write(self._rows.owner, start, segment.rows[start:stop], place)
-        write(self._bias.owner, start, segment.bias[start:stop], place)
-        if self._codes is not None and segment.codes is not None:
-            plan, codes = segment.codes.plan, segment.codes
-            tile, stride = start // TILE_ROWS, plan.first_stride * TILE_ROWS // 8
-            last = -(-stop // TILE_ROWS)
-            tiles = tiles_of_blocks(codes.first[tile * stride : last * stride], plan)
-            write(self._codes.first.owner, tile * stride, tiles, place)
-            for own, array, width in (
-                (self._codes.second, codes.second, plan.second_stride),
-                (self._codes.third, codes.third, plan.third),
-                (self._codes.third_terms, codes.third_terms, 4),
-            ):
-                if width:
-                    write(own.owner, start * width, array[start * width : stop * width], place)
-        self._count = stop
-        here.extension.synchronize(place.device, place.stream)
-
-
-def _describing(codes: DeviceCodes, host: Codes) -> DeviceCodes:
-    return DeviceCodes(
-        described(host), codes.capacity, codes.plan, codes.first, codes.second, codes.third, codes.third_terms
-    )
-
-
-def _restricted(segment: DeviceSegment, host: Segment, mask: BoolArray, here: Runtime, place: Place) -> DeviceSegment:
-    bits = here.on_device("allowed", host.searchable(mask).allowed, place)
-    return DeviceSegment(segment.device, segment.base, segment.count, segment.rows, segment.bias, bits, segment.codes)
+    def _copy_of(self, segment: Segment, here: Runtime, place: Place) -> SegmentCopy:
+        copy = next((copy for copy in self._held if copy.is_of(segment)), None)
+        if copy is None:
+            copy = SegmentCopy(segment, here, place)
+            self._held.append(copy)
+        return copy

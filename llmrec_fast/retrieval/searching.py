@@ -8,7 +8,7 @@ shape alone and only affects time.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,12 +58,13 @@ def normalise_into(vectors: Float32Array, out: Float32Array) -> None:
 class Request:
     """A search of one snapshot for queries that are checked and, for cosine, normalised.
 
+    queries : (q, d) float32 array, or for a GPU a `DeviceMatrix`.
     excluded : CSR pair (indptr, positions), positions -1 for ids that are not in the index.
     masks : for each segment, which rows are allowed; None if all live ones are.
     """
 
     snapshot: Snapshot
-    queries: Float32Array
+    queries: Any
     k: int
     euclidean: bool
     excluded: tuple[Int64Array, Int64Array] | None
@@ -73,7 +74,7 @@ class Request:
 
 def read_request(
     snapshot: Snapshot,
-    queries: Float32Array,
+    queries: Any,
     k: int,
     euclidean: bool,
     exclude: Exclusions | None,
@@ -90,10 +91,10 @@ def read_request(
 
 
 def search_on_device(request: Request, copies: DeviceCopies, stats: bool) -> SearchResult:
-    """The answer to a request, on a GPU."""
+    """The answer to a request by a GPU; it stays there if the request's queries are a `DeviceMatrix`."""
     counts = ScanCounts() if stats else None
     snapshot = request.snapshot
-    scores, positions = copies.search(
+    scores, ids = copies.search(
         snapshot,
         request.masks,
         request.queries,
@@ -102,7 +103,7 @@ def search_on_device(request: Request, copies: DeviceCopies, stats: bool) -> Sea
         excluded=request.excluded,
         counts=counts,
     )
-    return SearchResult(scores, snapshot.ids_at(positions), _statistics(_plan_name(snapshot.plan), counts))
+    return SearchResult(scores, ids, _statistics(_plan_name(snapshot.plan), counts))
 
 
 def search(request: Request, stats: bool = False) -> SearchResult:

@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array
 from llmrec_fast.kernels.codes import Codes, ScanPlan, ScanSegment, aligned_zeros, allowed_bits, empty_codes, panels_of
-from llmrec_fast.kernels.cpu.encode_rows import encode_rows
 from llmrec_fast.retrieval.ids import IdMap
 
 StoreRows: TypeAlias = Callable[[Float32Array, Float32Array], None]
+# (segment, codes of its first rows) -> the codes of all its rows, the others' written behind those
+EncodeRest: TypeAlias = "Callable[[Segment, Codes], Codes]"
 
 _LEAST_CAPACITY = 1024
 
@@ -175,7 +176,7 @@ class Snapshot:
         return Snapshot(tuple(segments), self.id_map, self.fit)
 
     def appended(
-        self, rows: Float32Array, bias: Float32Array, ids: Int64Array, store_rows: StoreRows, threads: int | None
+        self, rows: Float32Array, bias: Float32Array, ids: Int64Array, store_rows: StoreRows, encode_rest: EncodeRest
     ) -> Snapshot:
         """This snapshot with more rows, which `store_rows(rows, out)` writes, and their codes if the index has been fitted."""
         count = len(rows)
@@ -190,14 +191,12 @@ class Snapshot:
         start, stop = last.count, last.count + count
         store_rows(rows, last.rows[start:stop])
         last.bias[start:stop], last.ids[start:stop] = bias, ids
-        codes = last.codes
-        if codes is not None:
-            new_bias = last.bias[start:stop]
-            codes = encode_rows(last.rows[start:stop], codes.plan, bias=new_bias, out=codes, threads=threads)
         live = allowed_bits(stop, panels_of(stop))
         live[: len(last.live)] = last.live
         live |= allowed_bits(stop, panels_of(stop), np.arange(stop) >= start)
-        grown = replace(last, count=stop, live=live, live_count=last.live_count + count, codes=codes)
+        grown = replace(last, count=stop, live=live, live_count=last.live_count + count)
+        if last.codes is not None:
+            grown = replace(grown, codes=encode_rest(grown, last.codes))
         return Snapshot((*segments, grown), self.id_map.added(ids, self.rows), self.fit)
 
 

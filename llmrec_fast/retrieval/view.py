@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, as_matrix
-from llmrec_fast.errors import UnknownId
+from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, as_matrix, is_on_device
+from llmrec_fast.errors import InvalidInput, UnknownId
 from llmrec_fast.retrieval.filters import Exclusions
 from llmrec_fast.retrieval.result import Metric, SearchResult
 from llmrec_fast.retrieval.searching import SharedSearches, normalised, read_request, search, search_on_device
 from llmrec_fast.retrieval.segments import Snapshot
 
 if TYPE_CHECKING:
+    from llmrec_fast.kernels.cuda.fixed_search import FixedSearch
     from llmrec_fast.retrieval.on_device import DeviceCopies
 
 
@@ -91,7 +92,10 @@ class IndexView:
 
         Parameters
         ----------
-        queries : (q, d) finite values.
+        queries : (q, d) finite values. With `device="cuda"`, also a C-contiguous float32 array on the index's GPU
+            (anything with DLPack or `__cuda_array_interface__`): the result is then on the GPU too, ordered on the caller's
+            stream, and the host waits for nothing (but for `stats`). It cannot look at values either: a query that is
+            not finite gets an answer without meaning.
         k : at least 1; answers beyond the number of allowed rows are padded with id -1 and score -inf.
         exclude : ids to leave out, per query: a tuple (indptr, ids), or a list with one array of ids a query. Ids that are
             not in the index are ignored.
@@ -101,17 +105,69 @@ class IndexView:
 
         Raises
         ------
-        InvalidInput : wrong shapes, values that are not finite, k below 1.
+        InvalidInput : wrong shapes, values that are not finite, k below 1; on a GPU also k above 1,024, arrays on another
+            device or of another dtype.
         """
         snapshot = self._snapshot
-        matrix = as_matrix(queries, "queries", dimension=self._dim)
         k = as_count(k, "k")
-        if self._metric == "cosine":
-            matrix = normalised(matrix)
+        matrix: Any
+        if self._copies is not None and is_on_device(queries):
+            matrix = self._copies.read("queries", queries, self._dim, self._metric == "cosine")
+        else:
+            matrix = as_matrix(queries, "queries", dimension=self._dim)
+            if self._metric == "cosine":
+                matrix = normalised(matrix)
         request = read_request(snapshot, matrix, k, self._metric == "euclidean", exclude, allow, self._threads)
         if self._copies is not None:
             return search_on_device(request, self._copies, stats)
         return search(request, stats=True) if stats else self._searches.search(request)
+
+    def fixed_search(
+        self, queries: int, k: int, *, exclude: Exclusions | None = None, allow: ArrayLike | None = None
+    ) -> FixedSearch:
+        """A search of fixed shape on the GPU, for CUDA graphs: over the index as it is now, `queries` queries a call.
+
+        Calls only launch kernels: all memory is found now, filters included. What is written to the index later does
+        not show. While a graph is being captured, nothing may write to the index.
+
+        Parameters
+        ----------
+        queries : how many there are in a call.
+        k, exclude, allow : as in `search`; the filters stay the same for all calls.
+
+        Raises
+        ------
+        InvalidInput : the index is on the CPU, k above 1,024, filters that do not fit.
+
+        Examples
+        --------
+        With CuPy::
+
+            search = index.fixed_search(8, k=10)
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream:
+                stream.begin_capture()
+                search()  # searches for search.queries
+                graph = stream.end_capture()
+                search.queries[:] = queries
+                graph.launch(stream)  # the answer is in search.scores and search.ids when the stream gets there
+        """
+        if self._copies is None:
+            raise InvalidInput(
+                'fixed_search is for device="cuda"; this index is on the CPU, where search allocates little'
+            )
+        count, k = as_count(queries, "queries"), as_count(k, "k")
+        snapshot, euclidean = self._snapshot, self._metric == "euclidean"
+        request = read_request(snapshot, range(count), k, euclidean, exclude, allow, self._threads)
+        return self._copies.fixed_search(
+            snapshot,
+            request.masks,
+            (count, self._dim),
+            k,
+            euclidean=euclidean,
+            cosine=self._metric == "cosine",
+            excluded=request.excluded,
+        )
 
 
 def known_positions(snapshot: Snapshot, ids: Int64Array) -> Int64Array:

@@ -272,22 +272,25 @@ def test_device_arrays_stay_on_the_device(moved: Any, emulation: Emulation) -> N
     np.testing.assert_array_equal(emulation.memory.download(positions, Place(0, 0)), host[1])
 
 
-def test_a_second_call_allocates_and_waits_for_nothing(moved: Any, emulation: Emulation, monkeypatch: Any) -> None:
+def test_a_call_with_its_own_memory_allocates_and_waits_for_nothing(
+    moved: Any, emulation: Emulation, monkeypatch: Any
+) -> None:
     """What a CUDA graph can capture: launches only, into buffers that the caller owns."""
     from llmrec_fast.kernels import cuda
 
     segment, queries, rows = moved
     out = DeviceArray(np.zeros((2, 4))), DeviceArray(np.zeros((2, 4), np.int64))
-    cuda.bounded_search([segment], queries, 4, euclidean=False, out=out)
-    out[1]._host[:] = -7
+    workspace = DeviceArray(np.zeros(1 << 20, np.uint8))
 
     def refuse(*_: object) -> None:
         raise AssertionError("the call allocated, copied or waited")
 
     for name in ("empty", "upload", "download"):
         monkeypatch.setattr(emulation.memory, name, refuse)
+    monkeypatch.setattr(type(emulation.runtime), "workspace", refuse)
     with emulation.deferred():
-        cuda.bounded_search([segment], queries, 4, euclidean=False, out=out)
+        out[1]._host[:] = -7
+        cuda.bounded_search([segment], queries, 4, euclidean=False, out=out, workspace=workspace)
         assert (out[1]._host == -7).all()  # nothing has run yet: nobody waited
         emulation.extension.synchronize(0, 0)
     expected = reference.bounded_search([segment_of(rows, None)], queries._host, 4, euclidean=False)
@@ -332,6 +335,11 @@ def refuse_misuse(search: Any, segment: Any, queries: DeviceArray, emulation: Em
             euclidean=False,
             out=(DeviceArray(np.zeros((2, 3))), DeviceArray(np.zeros((2, 3), np.int32))),
         )
+    for size in (0, 1000):
+        with pytest.raises(InvalidInput, match=f"workspace must have at least [0-9]+ bytes; got {size}"):
+            search([segment], queries, 3, euclidean=False, workspace=DeviceArray(np.zeros(size, np.uint8)))
+    with pytest.raises(InvalidInput, match="workspace must be uint8"):
+        search([segment], queries, 3, euclidean=False, workspace=DeviceArray(np.zeros(9000, np.float32)))
     with pytest.raises(InvalidInput, match="a segment is on device 1"):
         search([replace(segment, device=1)], queries, 3, euclidean=False)
     elsewhere = make_rows(2, 64)
@@ -468,9 +476,9 @@ def test_a_cuda_graph_replays_a_search() -> None:
             segment = segment_to_device(host, runtime(), runtime().memory.current_place())
             queries = cupy.asarray(make_rows(count, 64, seed=18))
             out = cupy.empty((count, 7)), cupy.empty((count, 7), cupy.int64)
-            cuda.bounded_search([segment], queries, 7, euclidean=False, out=out)  # finds its workspace
+            workspace = cupy.empty(64 << 20, cupy.uint8)
             stream.begin_capture()
-            cuda.bounded_search([segment], queries, 7, euclidean=False, out=out)
+            cuda.bounded_search([segment], queries, 7, euclidean=False, out=out, workspace=workspace)
             graph = stream.end_capture()
             fresh = make_rows(count, 64, seed=19)
             queries.set(fresh)

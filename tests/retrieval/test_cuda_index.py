@@ -5,37 +5,18 @@ Without a GPU the kernels run as they are on the CPU (tests/simt), at small size
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llmrec_fast.errors import DeviceUnavailable, InvalidInput
-from llmrec_fast.kernels.cuda.runtime import runtime, using, why_unavailable
 from llmrec_fast.retrieval import Index, building
+from tests.retrieval.conftest import GPU_IS_MISSING
 from tests.retrieval.test_adversarial import CASES, check
-from tests.simt import build
-from tests.simt.memory import Emulation
 
-GPU_IS_MISSING = why_unavailable()
 N, D = 700, 48
 G = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module", params=["cuda-emulated"] if GPU_IS_MISSING else ["cuda-emulated", "cuda"])
-def gpu(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What the device "cuda" means meanwhile."""
-    if request.param == "cuda":
-        with using(runtime()):
-            yield
-        return
-    if (reason := build.missing_for_module()) is not None:
-        pytest.skip(f"the CUDA kernels cannot be emulated here: {reason}")
-    emulation = Emulation()
-    emulation.set_order("random", 5)
-    with using(emulation.runtime):
-        yield
 
 
 pytestmark = pytest.mark.usefixtures("gpu", "coded")

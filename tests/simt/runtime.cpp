@@ -165,6 +165,16 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return remember(drain(stream, queues[stream].given));
 }
 
+cudaError_t cudaDeviceSynchronize() {
+  const std::lock_guard<std::recursive_mutex> lock(mutex);
+  cudaError_t error = cudaSuccess;
+  for (auto& [stream, queue] : queues) {
+    const cudaError_t found = drain(stream, queue.given);
+    if (error == cudaSuccess) error = found;
+  }
+  return remember(error);
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new SimtEvent, cudaSuccess; }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {

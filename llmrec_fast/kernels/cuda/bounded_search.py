@@ -7,14 +7,14 @@ for a row that fails the first bound (seeds included); nothing of the size queri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import Int64Array
+from llmrec_fast.arrays import Int64Array, device_of
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.codes import ScanCounts, ScanPlan, ScanSegment
-from llmrec_fast.kernels.cuda import views
 from llmrec_fast.kernels.cuda.encode_rows import plan_view, shape_of
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime, runtime
@@ -40,6 +40,7 @@ def bounded_search(
     workspace_bytes: int = WORKSPACE_BYTES,
     counts: ScanCounts | None = None,
     out: tuple[Any, Any] | None = None,
+    workspace: Any = None,
 ) -> tuple[Any, Any]:
     """Exact top k of `queries` over the allowed rows of `segments`; see `llmrec_fast.kernels.cpu.bounded_search`.
 
@@ -52,60 +53,55 @@ def bounded_search(
     threads : has no effect.
     workspace_bytes : what the working memory should stay below; queries are searched in groups that keep to it.
     counts : filled if given; the call then waits for the device.
-    out : (scores, positions), (q, k) float64 and int64 arrays on the device to write to. With `out` and all else on the
-        device, a call like one before it allocates nothing and can be captured in a CUDA graph.
+    out : (scores, positions), (q, k) float64 and int64 arrays on the device to write to.
+    workspace : uint8 array on the device, used instead of the memory that calls share; its size takes the place of
+        `workspace_bytes`. Only one call at a time may use it. With `out`, `workspace` and all else on the device, a call
+        allocates nothing and waits for nothing, so a CUDA graph may capture it: see `FixedSearch`.
 
     Returns
     -------
     (scores, positions) : (q, k) float64 and int64, best first, ties by smaller position; padded with -inf and -1. On the device
-        if queries are, or `out` was given.
+        if queries are, or `out` was given. Rows of a segment on the device that has ids are named by these.
 
     Raises
     ------
-    InvalidInput : k outside its range, other shapes or dtypes, arrays on different devices.
+    InvalidInput : k outside its range, other shapes or dtypes, arrays on different devices, a workspace too small for a
+        single query.
     DeviceUnavailable, MissingDependency : there is no usable GPU.
     """
-    if not 1 <= k <= LARGEST_K:
-        raise InvalidInput(f"k must be 1 to {LARGEST_K} on a GPU; got {k}")
     here = runtime()
     arrays: dict[str, object] = {"queries": queries}
     if excluded is not None:
         arrays |= {"excluded indptr": excluded[0], "excluded positions": excluded[1]}
     if out is not None:
         arrays |= {"out scores": out[0], "out positions": out[1]}
+    if workspace is not None:
+        arrays |= {"workspace": workspace}
     place, on_device = here.find_place(arrays)
     moved = [segment_to_device(segment, here, place) for segment in segments]
     dim = moved[0].rows.shape[1] if moved else queries.shape[1]
     query_view = here.on_device("queries", queries, place).expect(["float32"], [None, dim])
     count = query_view.shape[0]
-    starts, rows = _exclusions(here, excluded, count, place)
+    pair = exclusion_views(here, excluded, count, place)
     scores, positions = _results(here, out, (count, k), place)
-    search = _Search(here, place, moved, euclidean, k, workspace_bytes)
-    measured = None if counts is None else here.on_device("counts", np.zeros(4, np.uint64), place)
-    group = search.group(count)
-    for start in range(0, count, group):
-        search.launch(
-            query_view.pointer + start * dim * 4,
-            min(group, count - start),
-            0 if starts is None else starts.pointer + start * 8,
-            0 if rows is None else rows.pointer,
-            0 if measured is None else measured.pointer,
-            scores.pointer + start * k * 8,
-            positions.pointer + start * k * 8,
-        )
-    if counts is not None and measured is not None:
-        search.report(counts, here.memory.download(measured.owner, place), count)
+    room = None
+    if workspace is not None:
+        room = here.on_device("workspace", workspace, place).expect(["uint8"], [None])
+    search = Search(here, place, moved, euclidean, k, workspace_bytes if room is None else room.shape[0])
+    search.run(query_view, pair, (scores, positions), counts, room)
     if on_device:
         return (scores.owner, positions.owner) if out is None else out
     return here.memory.download(scores.owner, place), here.memory.download(positions.owner, place)
 
 
-class _Search:
-    """One call's segments and sizes, as the extension takes them."""
+class Search:
+    """One shape of search: the segments and sizes as the extension takes them, all of them on the device."""
 
     def __init__(
         self, here: Runtime, place: Place, segments: Sequence[DeviceSegment], euclidean: bool, k: int, limit: int
     ) -> None:
+        if not 1 <= k <= LARGEST_K:
+            raise InvalidInput(f"k must be 1 to {LARGEST_K} on a GPU; got {k}")
         self._here, self._place, self._k, self._limit = here, place, k, limit
         # the longest segment first: its seeds give the others a good threshold
         self._segments = sorted(segments, key=lambda segment: -segment.count)
@@ -121,20 +117,57 @@ class _Search:
         self._multiprocessors = int(here.extension.multiprocessors(place.device))
         self._rows = max((segment.count for segment in segments), default=0)
 
-    def group(self, queries: int) -> int:
-        """How many queries go into one launch, so that the workspace keeps to its limit."""
+    def group(self, queries: int) -> tuple[int, int]:
+        """How many queries go into one launch, so that the workspace keeps to its limit, and the bytes that they need."""
         size = max(1, queries)
-        while size > 1 and self._cut(size)[1] > self._limit:
+        while (needed := self._cut(size)[1]) > self._limit and size > 1:
             size = -(-size // 2)
-        return size
+        return size, needed
 
-    def launch(
-        self, queries: int, count: int, starts: int, rows: int, counts: int, out_scores: int, out_rows: int
+    def run(
+        self,
+        queries: DeviceView,
+        excluded: tuple[DeviceView, DeviceView] | None,
+        out: tuple[DeviceView, DeviceView],
+        counts: ScanCounts | None = None,
+        workspace: DeviceView | None = None,
+        place: Place | None = None,
     ) -> None:
-        """Search `count` queries; all arguments but it are pointers."""
-        place = self._place
+        """Search `queries`, all of whose arguments are on the device and of the right shapes.
+
+        workspace : its own memory; None for that of the runtime. place : where the call runs, if not where this was made.
+        """
+        here, place = self._here, place or self._place
+        count, dim = queries.shape
+        group, needed = self.group(count)
+        if workspace is not None and workspace.shape[0] < needed:
+            raise InvalidInput(f"workspace must have at least {needed} bytes; got {workspace.shape[0]}")
+        measured = None if counts is None else here.on_device("counts", np.zeros(4, np.uint64), place)
+        for start in range(0, count, group):
+            self._launch(
+                place,
+                queries.pointer + start * dim * 4,
+                min(group, count - start),
+                (0, 0) if excluded is None else (excluded[0].pointer + start * 8, excluded[1].pointer),
+                0 if measured is None else measured.pointer,
+                (out[0].pointer + start * self._k * 8, out[1].pointer + start * self._k * 8),
+                workspace,
+            )
+        if counts is not None and measured is not None:
+            self.report(counts, here.memory.download(measured.owner, place), count)
+
+    def _launch(
+        self,
+        place: Place,
+        queries: int,
+        count: int,
+        excluded: tuple[int, int],
+        counts: int,
+        out: tuple[int, int],
+        own: DeviceView | None,
+    ) -> None:
         slices, needed = self._cut(count)
-        with self._here.workspace(needed, place) as (workspace, size):
+        with self._room(own, needed, place) as (workspace, size):
             self._here.extension.search(
                 device=place.device,
                 stream=place.stream,
@@ -145,14 +178,19 @@ class _Search:
                 query_count=count,
                 k=self._k,
                 slices=slices,
-                excluded_starts=starts,
-                excluded_rows=rows,
+                excluded_starts=excluded[0],
+                excluded_rows=excluded[1],
                 counts=counts,
-                out_scores=out_scores,
-                out_rows=out_rows,
+                out_scores=out[0],
+                out_rows=out[1],
                 workspace=workspace,
                 workspace_bytes=size,
             )
+
+    def _room(self, own: DeviceView | None, needed: int, place: Place) -> AbstractContextManager[tuple[int, int]]:
+        if own is None:
+            return self._here.workspace(needed, place)
+        return nullcontext((own.pointer, own.shape[0]))
 
     def report(self, counts: ScanCounts, measured: Any, queries: int) -> None:
         """Add what the device counted to `counts`, and the bytes that follow from it by shape."""
@@ -208,6 +246,7 @@ def _segment_view(here: Runtime, segment: DeviceSegment) -> Any:
         rows=segment.rows.pointer,
         bias=segment.bias.pointer,
         allowed=segment.allowed.pointer,
+        ids=0 if segment.ids is None else segment.ids.pointer,
         base=segment.base,
         count=segment.count,
         largest=[0.0, 0.0, 0.0]
@@ -216,11 +255,12 @@ def _segment_view(here: Runtime, segment: DeviceSegment) -> Any:
     )
 
 
-def _exclusions(
+def exclusion_views(
     here: Runtime, excluded: tuple[Any, Any] | None, queries: int, place: Place
-) -> tuple[DeviceView | None, DeviceView | None]:
+) -> tuple[DeviceView, DeviceView] | None:
+    """A CSR pair on the device; positions of a pair from the host are put in order."""
     if excluded is None:
-        return None, None
+        return None
     starts, rows = excluded
     if isinstance(starts, np.ndarray) and isinstance(rows, np.ndarray):
         rows = _sorted_within(starts, rows)
@@ -244,7 +284,7 @@ def _results(
 ) -> tuple[DeviceView, DeviceView]:
     if out is None:
         return here.new("scores", shape, np.float64, place), here.new("positions", shape, np.int64, place)
-    if any(views.device_of(array) is None for array in out):
+    if any(device_of(array) is None for array in out):
         raise InvalidInput("out must be two arrays on the device; for results on the host leave it out")
     return (
         here.on_device("out scores", out[0], place).expect(["float64"], shape),

@@ -12,8 +12,10 @@ import numpy as np
 
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.codes import SUMMARY, Codes, ScanPlan
+from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime, runtime
 from llmrec_fast.kernels.cuda.scan_codes import DeviceCodes, DevicePlan, codes_to_device, empty_device_codes
+from llmrec_fast.kernels.cuda.views import DeviceView
 
 
 def encode_rows(
@@ -44,6 +46,14 @@ def encode_rows(
     count = row_view.shape[0]
     bias_view = None if bias is None else here.on_device("bias", bias, place).expect(["float32"], [count])
     codes = empty_device_codes(plan, count, here, place) if out is None else codes_to_device(out, here, place)
+    return encode_views(here, place, row_view, bias_view, codes)
+
+
+def encode_views(
+    here: Runtime, place: Place, rows: DeviceView, bias: DeviceView | None, codes: DeviceCodes
+) -> DeviceCodes:
+    """`encode_rows` of what is on the device and checked. Waits for the summary."""
+    count, plan = rows.shape[0], codes.plan.plan
     if codes.rows + count > codes.capacity:
         raise InvalidInput(f"out has room for {codes.capacity} rows and holds {codes.rows}; {count} more do not fit")
     if count == 0:
@@ -57,8 +67,8 @@ def encode_rows(
             stream=place.stream,
             shape=shape,
             plan=plan_view(here, codes.plan),
-            rows=row_view.pointer,
-            bias=0 if bias_view is None else bias_view.pointer,
+            rows=rows.pointer,
+            bias=0 if bias is None else bias.pointer,
             count=count,
             place=codes.rows,
             row_slack=plan.row_slack,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmrec_fast.arrays import device_of
 from llmrec_fast.errors import CudaError, DeviceUnavailable, InvalidInput, MissingDependency
 from llmrec_fast.kernels.cuda import views
 from llmrec_fast.kernels.cuda.memory import CuPyMemory, Memory, Place
@@ -43,7 +44,7 @@ class Runtime:
         found: dict[str, int] = {}
         stream: int | None = None
         for name, array in arrays.items():
-            device = None if array is None or isinstance(array, np.ndarray) else views.device_of(array)
+            device = None if array is None or isinstance(array, np.ndarray) else device_of(array)
             if device is None:
                 continue
             found[name] = device if device >= 0 else self._device_of_interface(name, array)
@@ -79,6 +80,15 @@ class Runtime:
         array = self.memory.empty(shape, dtype, place)
         return DeviceView(name, self.memory.pointer(array), shape, np.dtype(dtype).name, array)
 
+    def copy(self, target: int, source: int, size: int, place: Place) -> None:
+        """Copy `size` bytes of device memory, in order on the stream."""
+        self.extension.copy(device=place.device, stream=place.stream, target=target, source=source, bytes=size)
+
+    def read(self, pointer: int, out: npt.NDArray[Any], place: Place) -> None:
+        """Fill a C-contiguous host array with device memory. Waits for the stream."""
+        self.copy(out.ctypes.data, pointer, out.nbytes, place)
+        self.extension.synchronize(place.device, place.stream)
+
     @contextmanager
     def workspace(self, size: int, place: Place) -> Iterator[tuple[int, int]]:
         """Pointer and size of at least `size` bytes, kept from call to call.
@@ -110,7 +120,7 @@ class _Workspace:
 
 def is_host(array: object) -> bool:
     """Whether NumPy can look at `array`."""
-    return isinstance(array, np.ndarray) or views.device_of(array) is None
+    return isinstance(array, np.ndarray) or device_of(array) is None
 
 
 _opening = threading.Lock()

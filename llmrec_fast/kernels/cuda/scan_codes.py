@@ -68,7 +68,7 @@ class DeviceCodes:
 
 @dataclass(frozen=True)
 class DeviceSegment:
-    """A `ScanSegment` on a device."""
+    """A `ScanSegment` on a device; with `ids`, (n,) int64, a search returns these instead of positions."""
 
     device: int
     base: int
@@ -77,6 +77,7 @@ class DeviceSegment:
     bias: DeviceView
     allowed: DeviceView
     codes: DeviceCodes | None
+    ids: DeviceView | None = None
 
 
 def tiles_of_blocks(first: npt.NDArray[np.uint8], plan: ScanPlan) -> npt.NDArray[np.uint8]:

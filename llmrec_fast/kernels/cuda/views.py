@@ -21,7 +21,6 @@ import numpy as np
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.cuda.memory import Place
 
-_CUDA_DEVICE_TYPES = (2, 13)  # kDLCUDA, kDLCUDAManaged
 _DLPACK_KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat"}
 _LEGACY_DEFAULT_STREAM = 1  # both protocols write the default stream as 1: 0 would be ambiguous
 
@@ -48,15 +47,6 @@ class DeviceView:
             expected = ", ".join("any" if length is None else str(length) for length in shape)
             raise InvalidInput(f"{self.name} must have shape ({expected}); got {self.shape}")
         return self
-
-
-def device_of(array: object) -> int | None:
-    """The CUDA device that holds `array`, -1 where only a look at its memory would tell, or None for the host."""
-    dlpack = getattr(array, "__dlpack_device__", None)
-    if dlpack is not None:
-        kind, device = dlpack()
-        return int(device) if kind in _CUDA_DEVICE_TYPES else None
-    return -1 if _interface(array) is not None else None
 
 
 def stream_of(array: object, device: int) -> int | None:
@@ -89,7 +79,9 @@ def _from_interface(
     _require_contiguous(name, shape, interface.get("strides"), dtype.itemsize)
     producer = interface.get("stream")
     if producer is not None:
-        wait_for(place.device, place.stream, 0 if producer == _LEGACY_DEFAULT_STREAM else int(producer))
+        producer = 0 if producer == _LEGACY_DEFAULT_STREAM else int(producer)
+        if producer != place.stream:
+            wait_for(place.device, place.stream, producer)
     # PyTorch writes bfloat16, which NumPy has no letter for, as two bytes of nothing
     dtype_name = "bfloat16" if dtype.str == "|V2" else dtype.name
     pointer, read_only = interface["data"]
