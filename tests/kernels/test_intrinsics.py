@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from llmrec_fast.kernels.cpu import intrinsics as vector
+from llmrec_fast.kernels.cpu import row_vectors
 from llmrec_fast.kernels.cpu.intrinsics import AVX2, PORTABLE, InstructionSet, instruction_set
 from llmrec_fast.kernels.jit import jit
 
@@ -126,3 +127,58 @@ def test_the_switch_chooses_the_portable_set(monkeypatch: pytest.MonkeyPatch) ->
     assert instruction_set() is PORTABLE
     monkeypatch.setenv("LLMREC_PORTABLE", "0")
     assert instruction_set() is (AVX2 if vector._host_has_avx2() else PORTABLE)
+
+
+@jit()
+def _row_operations(floats: Any, shorts: Any, rows: Any, stride: int, ints: Any, columns: Any, bits: Any) -> None:
+    """Everything that works on eight rows that lie apart."""
+    vectors = row_vectors.load_columns4(floats, rows, 1, stride, 8)
+    vector.store_floats8(columns, 0, vectors[0])
+    vector.store_floats8(columns, 32, vectors[1])
+    vector.store_floats8(columns, 64, vectors[2])
+    vector.store_floats8(columns, 96, vectors[3])
+    ones = vector.splat_shorts16(np.int16(1))
+    isa = np.uint16(0)
+    s0 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 0), ones)
+    s1 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 32), ones)
+    s2 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 64), ones)
+    s3 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 96), ones)
+    s4 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 128), ones)
+    s5 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 160), ones)
+    s6 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 192), ones)
+    s7 = vector.multiply_pairs_s16(isa, vector.load_shorts16(shorts, 224), ones)
+    sums = row_vectors.sums_of_ints8(s0, s1, s2, s3, s4, s5, s6, s7)
+    vector.store_floats8(ints, 0, vector.ints8_to_floats8(sums))
+    near = row_vectors.load_short_floats8(shorts, 2)
+    vector.store_floats8(ints, 32, near)
+    bits[0] = row_vectors.at_least_floats8(near, vector.splat_floats8(np.float32(shorts[3])))
+    bits[1] = row_vectors.count_bits(bits[0])
+
+
+def test_operations_on_rows_that_lie_apart() -> None:
+    stride = 12
+    floats = GENERATOR.standard_normal((40, stride), dtype=np.float32)
+    shorts = GENERATOR.integers(-3000, 3000, 128).astype(np.int16)
+    rows = GENERATOR.integers(0, 40, 9).astype(np.int32)
+    ints, columns, bits = np.zeros(16, np.float32), np.zeros((4, 8), np.float32), np.zeros(2, np.int32)
+    _row_operations(floats.ravel(), shorts, rows, stride * 4, ints, columns, bits)
+    np.testing.assert_array_equal(columns, floats[rows[1:], 2:6].T)
+    np.testing.assert_array_equal(ints[:8], shorts.reshape(8, 16).sum(axis=1, dtype=np.int64))
+    np.testing.assert_array_equal(ints[8:], shorts[1:9])
+    reached = shorts[1:9] >= shorts[3]
+    assert bits.tolist() == [np.packbits(reached, bitorder="little")[0], reached.sum()]
+
+
+@jit()
+def _places(array: Any, at: int, byte: int, base: int) -> None:
+    row_vectors.store_places8(array, at * 4, row_vectors.PLACES, np.int32(byte), np.int32(base))
+
+
+def test_places_of_set_bits() -> None:
+    for byte in range(256):
+        out = np.full(12, -7, np.int32)
+        _places(out, 2, byte, 1000)
+        right = [1000 + bit for bit in range(8) if byte >> bit & 1]
+        assert out[2 : 2 + len(right)].tolist() == right
+        assert (out[:2] == -7).all()
+        assert (out[10:] == -7).all()

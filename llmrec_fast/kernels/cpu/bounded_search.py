@@ -16,11 +16,13 @@ from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanCounts, ScanPlan, ScanSegment, no_exclusions, panels_of
 from llmrec_fast.kernels.cpu.admission import admission
 from llmrec_fast.kernels.cpu.exact_scores import merge_heaps, score_every_row, sort_heaps
+from llmrec_fast.kernels.cpu.finer_bounds import SCORE_ALL, SEARCHABLE
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set
 from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import QueryCodes, prepare_queries
 from llmrec_fast.kernels.cpu.scratch import Scratch, borrowed_scratch
-from llmrec_fast.kernels.cpu.survivors import SCORE_ALL, SEARCHABLE, finish, seed
+from llmrec_fast.kernels.cpu.seeding import seed
+from llmrec_fast.kernels.cpu.survivors import SPARE, finish
 from llmrec_fast.kernels.threads import available_cores, get_threads, run_parallel, split_range
 
 SCRATCH_BYTES = 64 << 20
@@ -185,10 +187,10 @@ class _GroupSearch:
             seed,
             [
                 (
-                    self._isa, first, last, self._heaps.scores.shape[1], start * PANEL_ROWS, segment.base, panels, bounds,
-                    best, self._indptr, self._excluded, codes.third, codes.third_terms, plan.third, queries.third,
-                    queries.third_weights, segment.rows, segment.bias, self._euclidean, queries.wide, queries.numbers,
-                    largest, known, least, finer, status, self._counts[-1],
+                    first, last, self._heaps.scores.shape[1], start * PANEL_ROWS, segment.base, panels, bounds, best,
+                    self._indptr, self._excluded, codes.first.view(np.uint16), plan.first_stride, queries.first_weights,
+                    segment.rows, segment.bias, self._euclidean, queries.wide, queries.numbers, largest, known, least,
+                    finer, status, self._counts[-1],
                 )
                 for first, last in shares
             ],
@@ -196,7 +198,7 @@ class _GroupSearch:
         )  # fmt: skip
         chunk = _CHUNK if plan.second else _FLAT_CHUNK
         room = chunk * PANEL_ROWS
-        waiting = 2 * room + 4096 if plan.second else room + 1
+        waiting = 2 * room + 4096 if plan.second else room + 9
         heaps = self._heaps
         run_parallel(
             finish,
@@ -206,8 +208,8 @@ class _GroupSearch:
                     finer, plan.second, codes.second, codes.second.view(np.float32), queries.second, queries.offsets,
                     queries.second_weights, codes.third, codes.third_terms, plan.third, queries.third,
                     queries.third_weights, segment.rows, segment.bias, self._euclidean, queries.wide,
-                    self._scratch.take(f"found {thread}", (room + 16,), np.int32),
-                    self._scratch.take(f"found bounds {thread}", (room + 16,), np.int16),
+                    self._scratch.take(f"found {thread}", (room + SPARE,), np.int32),
+                    self._scratch.take(f"found bounds {thread}", (room + SPARE,), np.int16),
                     self._scratch.take(f"waiting {thread}", (self._count, waiting), np.int32),
                     self._scratch.take(f"lengths {thread}", (self._count,), np.int64),
                     heaps.thread_scores[thread], heaps.thread_rows[thread], heaps.thread_sizes[thread],

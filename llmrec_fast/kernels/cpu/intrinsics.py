@@ -69,12 +69,14 @@ doubles8 = _Vector("doubles8", _F64, 8)
 _FLOATS8_OF_SHORTS = ir.VectorType(_I16, 8)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, to: ir.Type) -> Any:
+def pointer_at(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, to: ir.Type) -> Any:
+    """Where `offset` bytes into an array's data a value of type `to` lies."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(builder.bitcast(data, _I8.as_pointer()), [offset]), to.as_pointer())
 
 
-def _call(builder: Any, name: str, result: ir.Type, values: list[Any]) -> Any:
+def call_by_name(builder: Any, name: str, result: ir.Type, values: list[Any]) -> Any:
+    """Call an LLVM intrinsic."""
     function_type = ir.FunctionType(result, [value.type for value in values])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), values)
 
@@ -88,7 +90,7 @@ def _loader(vector: _Vector) -> Any:
     def load(typing_context: Any, array: Any, offset: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return builder.load(
-                _pointer(context, builder, signature.args[0], values[0], values[1], vector.backend), align=1
+                pointer_at(context, builder, signature.args[0], values[0], values[1], vector.backend), align=1
             )
 
         return vector(array, types.intp), generate
@@ -100,7 +102,7 @@ def _storer(vector: _Vector) -> Any:
     @intrinsic
     def store(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            pointer = _pointer(context, builder, signature.args[0], values[0], values[1], vector.backend)
+            pointer = pointer_at(context, builder, signature.args[0], values[0], values[1], vector.backend)
             builder.store(values[2], pointer, align=1)
             return context.get_dummy_value()
 
@@ -184,6 +186,7 @@ splat_shorts16, splat_ints8, splat_floats8 = (
     _splat(floats8, types.float32),
 )
 add_shorts16, add_ints8 = _binary(shorts16, "add"), _binary(ints8, "add")
+multiply_floats8 = _binary(floats8, "fmul")
 add_doubles8, subtract_doubles8, multiply_doubles8 = (
     _binary(doubles8, operation) for operation in ("fadd", "fsub", "fmul")
 )
@@ -193,7 +196,7 @@ add_doubles8, subtract_doubles8, multiply_doubles8 = (
 
 
 def _pairs_by_name(name: str, result: _Vector) -> Callable[[Any, list[Any]], Any]:
-    return lambda builder, values: _call(builder, name, result.backend, values)
+    return lambda builder, values: call_by_name(builder, name, result.backend, values)
 
 
 def _even_odd(builder: Any, product: Any) -> tuple[Any, Any]:
@@ -209,7 +212,7 @@ def _even_odd(builder: Any, product: Any) -> tuple[Any, Any]:
 def _portable_u8_s8(builder: Any, values: list[Any]) -> Any:
     wide = ir.VectorType(_I16, 32)
     product = builder.mul(builder.zext(values[0], wide), builder.sext(values[1], wide))
-    return _call(builder, "llvm.sadd.sat.v16i16", shorts16.backend, list(_even_odd(builder, product)))
+    return call_by_name(builder, "llvm.sadd.sat.v16i16", shorts16.backend, list(_even_odd(builder, product)))
 
 
 def _portable_s16_s16(builder: Any, values: list[Any]) -> Any:
@@ -245,7 +248,7 @@ multiply_add_floats8 = _by_set(
     3,
     floats8,
     {
-        "avx2": lambda builder, values: _call(builder, "llvm.fma.v8f32", floats8.backend, values),
+        "avx2": lambda builder, values: call_by_name(builder, "llvm.fma.v8f32", floats8.backend, values),
         "portable": lambda builder, values: builder.fadd(builder.fmul(values[0], values[1]), values[2]),
     },
 )
@@ -260,12 +263,12 @@ def store_bounds8(typing_context: Any, isa: Any, array: Any, offset: Any, value:
         top = ir.Constant(floats8.backend, [32767.0] * 8)
         capped = builder.select(builder.fcmp_ordered("<", values[3], top), values[3], top)
         if by_name:  # below int32 this gives the least int32, as the generic conversion does
-            whole = _call(builder, "llvm.x86.avx.cvtt.ps2dq.256", ints8.backend, [capped])
+            whole = call_by_name(builder, "llvm.x86.avx.cvtt.ps2dq.256", ints8.backend, [capped])
         else:
-            whole = _call(builder, "llvm.fptosi.sat.v8i32.v8f32", ints8.backend, [capped])
+            whole = call_by_name(builder, "llvm.fptosi.sat.v8i32.v8f32", ints8.backend, [capped])
         least = ir.Constant(ints8.backend, [-32768] * 8)
         whole = builder.select(builder.icmp_signed(">", whole, least), whole, least)
-        pointer = _pointer(context, builder, signature.args[1], values[1], values[2], _FLOATS8_OF_SHORTS)
+        pointer = pointer_at(context, builder, signature.args[1], values[1], values[2], _FLOATS8_OF_SHORTS)
         builder.store(builder.trunc(whole, _FLOATS8_OF_SHORTS), pointer, align=1)
         return context.get_dummy_value()
 
@@ -320,7 +323,7 @@ def load_doubles8(typing_context: Any, array: Any, offset: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load(
-            _pointer(context, builder, signature.args[0], values[0], values[1], doubles8.backend), align=1
+            pointer_at(context, builder, signature.args[0], values[0], values[1], doubles8.backend), align=1
         )
 
     return doubles8(array, types.intp), generate
@@ -331,7 +334,7 @@ def load_bfloats8(typing_context: Any, array: Any, offset: Any) -> Any:
     """8 bfloat16 as float32."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], values[0], values[1], _FLOATS8_OF_SHORTS)
+        pointer = pointer_at(context, builder, signature.args[0], values[0], values[1], _FLOATS8_OF_SHORTS)
         wide = builder.zext(builder.load(pointer, align=1), ints8.backend)
         return builder.bitcast(builder.shl(wide, ir.Constant(ints8.backend, [16] * 8)), floats8.backend)
 
@@ -343,7 +346,7 @@ def load_splat_floats8(typing_context: Any, array: Any, offset: Any) -> Any:
     """One float32 in all 8 lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], values[0], values[1], _F32)
+        pointer = pointer_at(context, builder, signature.args[0], values[0], values[1], _F32)
         return _broadcast(builder, floats8, builder.load(pointer, align=4))
 
     return floats8(array, types.intp), generate
@@ -376,7 +379,7 @@ def sum_ints8(typing_context: Any, values: Any) -> Any:
     """The sum of 8 int32."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _call(builder, "llvm.vector.reduce.add.v8i32", _I32, list(values))
+        return call_by_name(builder, "llvm.vector.reduce.add.v8i32", _I32, list(values))
 
     return types.int32(ints8), generate
 
@@ -403,7 +406,7 @@ def trailing_zeros(typing_context: Any, value: Any) -> Any:
     """The position of the lowest set bit; the value must not be 0."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _call(builder, "llvm.cttz.i32", _I32, [values[0], ir.Constant(_I1, 1)])
+        return call_by_name(builder, "llvm.cttz.i32", _I32, [values[0], ir.Constant(_I1, 1)])
 
     return types.int32(types.int32), generate
 
@@ -413,9 +416,9 @@ def prefetch(typing_context: Any, array: Any, offset: Any) -> Any:
     """Ask for the cache line at a byte offset; any offset is harmless, and a processor may ignore it."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], values[0], values[1], _I8)
+        pointer = pointer_at(context, builder, signature.args[0], values[0], values[1], _I8)
         read, keep, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, read, keep, data])
+        call_by_name(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, read, keep, data])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate

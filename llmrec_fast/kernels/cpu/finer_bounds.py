@@ -1,0 +1,171 @@
+"""Bounds of single rows by the two finer stages, and the thresholds that all three stages are compared with.
+
+Cost: for the second stage second / 2 + 16 bytes a row, for the int8 stage d + 16.
+"""
+
+# Numba infers the types inside kernels; mypy cannot follow NumPy scalars through them
+# mypy: disable-error-code="assignment, arg-type, no-any-return, return-value"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llmrec_fast.arrays import Float32Array, Float64Array
+from llmrec_fast.kernels.cpu.intrinsics import (
+    add_ints8,
+    add_shorts16,
+    high_nibbles,
+    ints8_to_floats8,
+    load_bytes16,
+    load_bytes32,
+    load_shorts16,
+    low_nibbles,
+    multiply_add_floats8,
+    multiply_floats8,
+    multiply_pairs_s16,
+    multiply_pairs_u8_s8,
+    splat_floats8,
+    splat_ints8,
+    splat_shorts16,
+    sum_ints8,
+    widen_bytes16,
+    zero_ints8,
+)
+from llmrec_fast.kernels.cpu.row_vectors import load_columns4, load_short_floats8, sums_of_ints8
+from llmrec_fast.kernels.jit import jit
+
+SEARCHABLE, SCORE_ALL = 0, 1
+# Truncation to int16 loses less than one unit; a tenth covers the float32 operations around it.
+FIRST_UNITS, SECOND_UNITS = 1.1, 1.2
+_MARGIN = np.float64(1 + 2.0**-20)
+
+
+@jit(inline=True)
+def _second_products(isa: Any, total: Any, codes: np.ndarray, at: int, low: Any, high: Any, ones: Any) -> Any:
+    """total + products of 64 of a row's second codes with a query's int8 codes, in eight partial sums."""
+    packed = load_bytes32(codes, at)
+    part = add_shorts16(
+        multiply_pairs_u8_s8(isa, low_nibbles(packed), low), multiply_pairs_u8_s8(isa, high_nibbles(packed), high)
+    )
+    return add_ints8(total, multiply_pairs_s16(isa, part, ones))
+
+
+@jit(inline=True)
+def second_bounds(
+    isa: Any,
+    codes: np.ndarray,
+    terms: Float32Array,
+    rows: np.ndarray,
+    bounds: np.ndarray,
+    at: int,
+    second: int,
+    queries: np.ndarray,
+    offset: int,
+    weights: Float32Array,
+    query: int,
+) -> Any:
+    """The first bounds of eight rows, with the tail replaced by the second stage's estimate and what it leaves.
+
+    `rows` (int32) and `bounds` (int16, of the first stage) are read at `at` and the seven places behind it.
+    """
+    stride = second // 2 + 16
+    r0, r1 = np.int64(rows[at]) * stride, np.int64(rows[at + 1]) * stride
+    r2, r3 = np.int64(rows[at + 2]) * stride, np.int64(rows[at + 3]) * stride
+    r4, r5 = np.int64(rows[at + 4]) * stride, np.int64(rows[at + 5]) * stride
+    r6, r7 = np.int64(rows[at + 6]) * stride, np.int64(rows[at + 7]) * stride
+    ones, zero = splat_shorts16(np.int16(1)), zero_ints8()
+    t0, t1, t2, t3, t4, t5, t6, t7 = zero, zero, zero, zero, zero, zero, zero, zero
+    for c in range(0, second, 64):
+        low, high = load_bytes32(queries, query * second + c), load_bytes32(queries, query * second + c + 32)
+        place = c >> 1
+        t0 = _second_products(isa, t0, codes, r0 + place, low, high, ones)
+        t1 = _second_products(isa, t1, codes, r1 + place, low, high, ones)
+        t2 = _second_products(isa, t2, codes, r2 + place, low, high, ones)
+        t3 = _second_products(isa, t3, codes, r3 + place, low, high, ones)
+        t4 = _second_products(isa, t4, codes, r4 + place, low, high, ones)
+        t5 = _second_products(isa, t5, codes, r5 + place, low, high, ones)
+        t6 = _second_products(isa, t6, codes, r6 + place, low, high, ones)
+        t7 = _second_products(isa, t7, codes, r7 + place, low, high, ones)
+    products = add_ints8(sums_of_ints8(t0, t1, t2, t3, t4, t5, t6, t7), splat_ints8(offset))
+    steps, rounding, rest, tails = load_columns4(terms, rows, at, stride, second // 2)
+    inner = multiply_add_floats8(
+        isa, splat_floats8(weights[query, 1]), ints8_to_floats8(products), splat_floats8(weights[query, 2])
+    )
+    taken_back = multiply_floats8(splat_floats8(-weights[query, 3]), tails)
+    bound = multiply_add_floats8(isa, load_short_floats8(bounds, at * 2), splat_floats8(weights[query, 0]), taken_back)
+    bound = multiply_add_floats8(isa, steps, inner, bound)
+    bound = multiply_add_floats8(isa, splat_floats8(weights[query, 4]), rounding, bound)
+    return multiply_add_floats8(isa, splat_floats8(weights[query, 5]), rest, bound)
+
+
+@jit(inline=True)
+def third_product(isa: Any, codes: np.ndarray, at: int, third: int, queries: np.ndarray, query_at: int) -> int:
+    """Integer product of a row's int8 codes with a query's int16 codes."""
+    left, right = zero_ints8(), zero_ints8()
+    for c in range(0, third, 32):
+        values = widen_bytes16(load_bytes16(codes, at + c))
+        left = add_ints8(left, multiply_pairs_s16(isa, values, load_shorts16(queries, query_at + 2 * c)))
+        values = widen_bytes16(load_bytes16(codes, at + c + 16))
+        right = add_ints8(right, multiply_pairs_s16(isa, values, load_shorts16(queries, query_at + 2 * c + 32)))
+    return sum_ints8(add_ints8(left, right))
+
+
+@jit(inline=True)
+def third_bound(
+    isa: Any,
+    codes: np.ndarray,
+    terms: Float32Array,
+    row: int,
+    third: int,
+    queries: np.ndarray,
+    weights: Float32Array,
+    query: int,
+) -> np.float32:
+    """step * product + |z| * rounding + bias."""
+    product = np.float32(third_product(isa, codes, row * third, third, queries, query * third * 2))
+    return (terms[row * 4] * (weights[query, 0] * product) + weights[query, 1] * terms[row * 4 + 1]) + weights[
+        query, 2
+    ] * terms[row * 4 + 2]
+
+
+@jit(inline=True)
+def threshold_of(score: float, numbers: Float64Array, query: int, euclidean: bool, dim: int) -> float:
+    """The least bound, of the unit query and the scaled row, that a row scoring `score` can have."""
+    if euclidean:
+        moved = score * score * numbers[query, 4]
+        slack = numbers[query, 6] + moved * (dim + 16) * 2.0**-51
+        return numbers[query, 5] - moved - slack
+    moved = score * numbers[query, 4]
+    return moved + numbers[query, 5] - (numbers[query, 6] + abs(moved) * 2.0**-50)
+
+
+@jit(inline=True)
+def _float_down(value: float) -> np.float32:
+    return np.float32(value - (abs(value) * 2.0**-22 + 1e-36))
+
+
+@jit()
+def set_thresholds(
+    score: float,
+    query: int,
+    numbers: Float64Array,
+    largest: Float64Array,
+    euclidean: bool,
+    dim: int,
+    least: np.ndarray,
+    finer: Float32Array,
+) -> int:
+    """Thresholds of the three stages for rows scoring at least `score`; whether the first one fits in int16."""
+    threshold = threshold_of(score, numbers, query, euclidean, dim)
+    unit = numbers[query, 0]
+    first_error = numbers[query, 1] * largest[0] * _MARGIN
+    units = np.floor((threshold - first_error) / unit - FIRST_UNITS)
+    if not units >= -32767:
+        return SCORE_ALL
+    least[query] = np.int16(min(units, 32767.0))
+    second_error = numbers[query, 2] * largest[1] * _MARGIN
+    finer[query, 0] = _float_down(threshold - first_error - second_error - SECOND_UNITS * unit)
+    finer[query, 1] = _float_down(threshold - numbers[query, 3] * largest[2] * _MARGIN)
+    return SEARCHABLE
