@@ -64,6 +64,11 @@ def tile_shape(chosen: InstructionSet | np.uint32) -> TileShape:
     return _SHAPES[getattr(types, chosen.dtype.name)]
 
 
+def shape_of(isa: Any) -> TileShape:
+    """The `TileShape` of a marker's Numba type, for what emits code."""
+    return _SHAPES[isa]
+
+
 @cache
 def _host_has_vnni() -> bool:
     features = binding.get_host_cpu_features()
@@ -88,7 +93,7 @@ tile_rows, lanes, float_panel, byte_panel = (
 )
 
 
-class _Emitter:
+class Emitter:
     """Emits loads and stores at element offsets of arrays, and loops."""
 
     def __init__(self, context: Any, builder: Any) -> None:
@@ -101,20 +106,29 @@ class _Emitter:
         return builder.gep(data, [builder.mul(offset, self.index(size))])
 
     def index(self, value: int) -> Any:
+        """An offset or a count."""
         return self.context.get_constant(types.intp, value)
 
     def at(self, pointer: Any, byte: Any) -> Any:
+        """The pointer `byte` bytes on."""
         return self.builder.gep(pointer, [byte])
 
     def load(self, pointer: Any, kind: ir.Type, align: int) -> Any:
+        """A value of `kind` from a byte pointer."""
         return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=align)
 
+    def store(self, value: Any, pointer: Any, align: int) -> None:
+        """A value to a byte pointer."""
+        self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=align)
+
     def splat(self, scalar: Any, count: int) -> Any:
+        """A vector of `count` times the same."""
         undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
         return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, count), [0] * count))
 
     def call(self, name: str, result: ir.Type, *arguments: Any) -> Any:
+        """A call of one of LLVM's own functions."""
         function = ir.FunctionType(result, [argument.type for argument in arguments])
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function, name), arguments)
 
@@ -158,11 +172,11 @@ def _float_tile(registers_of: Any) -> Any:
         out_at: Any,
         out_stride: Any,
     ) -> Any:
-        shape = _SHAPES[isa]
+        shape = shape_of(isa)
         count = registers_of(shape)
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            emit, kinds = _Emitter(context, builder), signature.args
+            emit, kinds = Emitter(context, builder), signature.args
             a, a_stride = emit.data(kinds[1], values[1], values[2]), builder.mul(values[3], emit.index(4))
             b, b_stride = emit.data(kinds[4], values[4], values[5]), builder.mul(values[6], emit.index(4))
             c, c_stride = emit.data(kinds[10], values[10], values[11]), builder.mul(values[12], emit.index(4))
@@ -191,7 +205,7 @@ def _float_tile(registers_of: Any) -> Any:
                 row = emit.at(c, builder.mul(c_stride, emit.index(r)))
                 for i in range(count):
                     place = emit.at(row, emit.index(4 * shape.lanes * i))
-                    builder.store(sums[r * count + i], builder.bitcast(place, vector.as_pointer()), align=4)
+                    emit.store(sums[r * count + i], place, 4)
             return context.get_dummy_value()
 
         place = types.intp
@@ -236,12 +250,12 @@ def multiply_bytes_tile(
     `left` is unsigned, `right` signed and packed: four bytes of a column side by side, columns of a panel side by side,
     `quads` of them. The sum is int32 and exact below a depth of 66,000.
     """
-    shape = _SHAPES[isa]
+    shape = shape_of(isa)
     name = {types.uint32: "vnni", types.uint8: "avx2"}.get(isa, "portable")
     count = shape.byte_panel // shape.lanes
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        emit, kinds = _Emitter(context, builder), signature.args
+        emit, kinds = Emitter(context, builder), signature.args
         a, a_stride = emit.data(kinds[1], values[1], values[2]), values[3]
         b = emit.data(kinds[7], values[7], values[8])
         c, c_stride = emit.data(kinds[14], values[14], values[15]), builder.mul(values[16], emit.index(4))
@@ -277,7 +291,7 @@ def multiply_bytes_tile(
                 fused = f"llvm.fma.v{shape.lanes}f32"
                 result = emit.call(fused, floats, builder.sitofp(total, floats), factor, by_column[2][i])
                 place = emit.at(line, emit.index(width * i))
-                builder.store(result, builder.bitcast(place, floats.as_pointer()), align=4)
+                emit.store(result, place, 4)
         return context.get_dummy_value()
 
     signature = types.void(
@@ -287,7 +301,7 @@ def multiply_bytes_tile(
     return signature, generate
 
 
-def _add_products(emit: _Emitter, name: str, lanes: int, total: Any, left: Any, right: Any) -> Any:
+def _add_products(emit: Emitter, name: str, lanes: int, total: Any, left: Any, right: Any) -> Any:
     """`total` plus, in each lane, the four products of its unsigned bytes of `left` with its signed bytes of `right`."""
     builder = emit.builder
     if name == "vnni":

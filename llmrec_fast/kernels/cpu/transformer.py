@@ -20,15 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.kernels.cpu.attention import attend
 from llmrec_fast.kernels.cpu.scratch import Scratch
 from llmrec_fast.kernels.cpu.tiles import (
     TileShape,
     byte_panel,
     float_panel,
-    lanes,
     multiply_bytes_tile,
     multiply_panel_tile,
-    multiply_register_tile,
     power_of_two,
     ratio,
     tile_rows,
@@ -135,8 +134,8 @@ def encode_packed(
     isa = tile_set()
     shape = tile_shape(isa)
     tokens, hidden = len(ids), embedding.words.shape[1]
-    # the last tile of rows reaches beyond the last text
-    rows = (-(-tokens // shape.rows) + 1) * shape.rows
+    # the last tile of rows, and the last block of keys, reach beyond the last text
+    rows = (-(-tokens // shape.rows) + 1) * shape.rows + shape.lanes
     longest = -(-int(lengths.max()) // shape.lanes) * shape.lanes
     head_columns = -(-(hidden // heads) // shape.lanes) * shape.lanes
     linears = (layers.projections, layers.attention_output, layers.intermediate, layers.output)
@@ -161,7 +160,7 @@ def encode_packed(
         scratch.take("bytes", (rows * depth,), np.uint8),
         scratch.take("row scales", (rows,), np.float32),
         scratch.take("row zeros", (rows,), np.int32),
-        scratch.take("keys", ((hidden // heads) * longest,), np.float32),
+        scratch.take("keys", (head_columns * longest,), np.float32),
         scratch.take("values", (longest * head_columns,), np.float32),
         scratch.take("scores", (shape.rows * (longest + head_columns),), np.float32),
     )
@@ -180,7 +179,7 @@ def _forward(
         stride = _linear(isa, states, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros)
         start = 0
         for length in lengths:
-            _attend(isa, wide, stride, start, length, heads, hidden, distances, context, keys, values, scores)
+            attend(isa, wide, stride, start, length, heads, hidden, distances, context, keys, values, scores)
             start += length
         stride = _linear(
             isa, context, hidden, tokens, layer, layers.attention_output, narrow, quantised, row_scales, row_zeros
@@ -241,9 +240,9 @@ def _quantise_rows(rows, stride, tokens, depth, quantised, scales, zeros):
     for row in range(tokens):
         source = values[row * stride : row * stride + min(depth, stride)]
         low = high = _f(0)
-        for value in source:
-            low = min(low, value)
-            high = max(high, value)
+        for column in range(len(source)):  # by place: LLVM does not vectorise a loop over the array itself
+            low = min(low, source[column])
+            high = max(high, source[column])
         scale = (high - low) / _f(255)
         if scale < _f(1e-30):
             scale = _f(1)
@@ -254,73 +253,6 @@ def _quantise_rows(rows, stride, tokens, depth, quantised, scales, zeros):
         for column in range(len(source)):
             target[column] = np.uint8(np.int32(min(max(source[column] * inverse + shift, _f(0)), _f(255))))
         scales[row], zeros[row] = scale, zero
-
-
-@jit()
-def _attend(isa, projections, stride, start, length, heads, hidden, distances, context, keys, values, scores):
-    """Softmax attention of one text, head by head, as many queries at a time as a tile has rows."""
-    columns = hidden // heads
-    key_stride = -(-length // lanes(isa)) * lanes(isa)
-    value_stride = -(-columns // lanes(isa)) * lanes(isa)
-    out_at = tile_rows(isa) * key_stride
-    for head in range(heads):
-        first = start * stride + head * columns
-        _gather_head(projections, stride, first, hidden, length, columns, keys, key_stride, values, value_stride)
-        for query in range(0, length, tile_rows(isa)):
-            for key in range(0, key_stride, lanes(isa)):
-                multiply_register_tile(
-                    isa, projections, first + query * stride, stride, keys, key, key_stride, columns,
-                    None, 0, scores, key, key_stride,
-                )  # fmt: skip
-            queries = min(tile_rows(isa), length - query)
-            if distances is not None:
-                middle = (distances.shape[1] - 1) // 2
-                for row in range(queries):
-                    for key in range(length):
-                        scores[row * key_stride + key] += distances[head, middle + key - query - row]
-            for row in range(queries):
-                _soften(scores[row * key_stride : row * key_stride + length])
-            for column in range(0, value_stride, lanes(isa)):
-                multiply_register_tile(
-                    isa, scores, 0, key_stride, values, column, value_stride, length,
-                    None, 0, scores, out_at + column, value_stride,
-                )  # fmt: skip
-            for row in range(queries):
-                target, source = context[start + query + row], out_at + row * value_stride
-                for column in range(columns):
-                    target[head * columns + column] = scores[source + column]
-
-
-@jit()
-def _gather_head(projections, stride, first, hidden, length, columns, keys, key_stride, values, value_stride):
-    """One head's keys as columns and its values as rows, both padded with zeros to whole registers."""
-    for row in range(length):
-        key, value = first + hidden + row * stride, first + 2 * hidden + row * stride
-        for column in range(columns):
-            keys[column * key_stride + row] = projections[key + column]
-        for column in range(columns):
-            values[row * value_stride + column] = projections[value + column]
-        for column in range(columns, value_stride):
-            values[row * value_stride + column] = _f(0)
-    for column in range(columns):
-        for row in range(length, key_stride):
-            keys[column * key_stride + row] = _f(0)
-
-
-@jit(fastmath=True)
-def _soften(row):
-    """exp(row - max) / sum, in place."""
-    highest = row[0]
-    for value in row:
-        highest = max(highest, value)
-    for place in range(len(row)):
-        row[place] = _exponential(row[place] - highest)
-    total = _f(0)
-    for value in row:
-        total += value
-    share = _f(1) / total
-    for place in range(len(row)):
-        row[place] *= share
 
 
 @jit(fastmath=_ELEMENTWISE, inline=True)
@@ -405,12 +337,12 @@ def _normalise(states, tokens, scale, shift, epsilon):
     for token in range(tokens):
         row = states[token]
         total = _f(0)
-        for value in row:
-            total += value
+        for column in range(len(row)):
+            total += row[column]
         mean = total / _f(len(row))
         square = _f(0)
-        for value in row:
-            square += (value - mean) * (value - mean)
+        for column in range(len(row)):
+            square += (row[column] - mean) * (row[column] - mean)
         inverse = _f(1) / np.sqrt(square / _f(len(row)) + epsilon)
         for column in range(len(row)):
             row[column] = (row[column] - mean) * inverse * scale[column] + shift[column]
