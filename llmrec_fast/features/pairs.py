@@ -4,10 +4,12 @@ Everything about a user follows from the history (items, which of them were like
 or one after a new event, needs no training; everything about items is learned from interactions once:
 
 - collaborative scores by EASE, on likes and on everything that was chosen, and by PureSVD on likes, at several recencies;
-- directed transitions from the latest items; item neighbours by who liked both;
+- directed transitions from the latest items, to what comes next and to what comes within a page or two, and back; item
+  neighbours by who liked both;
 - cosines of each ready vector (text, genres, images), at several recencies;
 - the item's counts of likes and choices, its share of likes, and when it was current;
-- the user's number of choices, share of likes, and taste for what is popular; how current the item is for this user.
+- the user's number of choices, share of likes, and taste for what is popular; how current the item is for this user;
+- where in a history the item usually stands, and how far this user still is from there (or past it).
 """
 
 from __future__ import annotations
@@ -29,10 +31,22 @@ _SVD_RANK = 16
 _SVD_DECAYS = (None, 10.0)
 _VECTOR_DECAYS = (None, 20.0, 5.0)
 _TRANSITION_DECAYS = (20.0, 5.0, 1.0)
+# what comes a page or two later: people work through lists, so that order reaches further than the next item
+_WIDE_WINDOW, _WIDE_DECAY = 30, 10.0
+_WIDE_TRANSITION_DECAYS = (20.0, 5.0)
+_BACKWARD_DECAYS = (20.0,)
 _NEIGHBOUR_DECAYS = (None, 10.0)
+# the matrices by name, and at which recencies histories go through them
+_TRANSITIONS: tuple[tuple[str, tuple[float, ...]], ...] = (
+    ("transitions", _TRANSITION_DECAYS),
+    ("wide_transitions", _WIDE_TRANSITION_DECAYS),
+    ("backward_transitions", _BACKWARD_DECAYS),
+)
 _DAY = 86400.0
 # the item columns of one that nobody has chosen yet
-_NEW_ITEM = (0.0, 0.0, 0.5, np.nan, np.nan)
+_NEW_ITEM = (0.0, 0.0, 0.5, np.nan, np.nan, 0.5, np.nan)
+# places in a history are averaged as if an item had stood in the middle so many times more
+_PLACE_SHRINKAGE = 5.0
 # dense rows of scores are made for so many numbers at a time
 _BLOCK_NUMBERS = 2**24
 
@@ -118,12 +132,21 @@ class PairFeatures:
         counts = count_transitions(
             histories.indptr, histories.items, n_items, histories.liked.astype(np.float32), window=5, decay=3.0
         )
-        arrays |= _sparse("transitions", transition_matrix(counts, shrinkage=5.0, popularity=0.5).tocsr())
+        arrays |= _transitions("transitions", counts)
+        wide = count_transitions(
+            histories.indptr,
+            histories.items,
+            n_items,
+            histories.liked.astype(np.float32),
+            window=_WIDE_WINDOW,
+            decay=_WIDE_DECAY,
+        )
+        arrays |= _transitions("wide_transitions", wide) | _transitions("backward_transitions", wide.T.tocsr())
         lengths = np.sqrt(np.asarray(likes.sum(axis=0))).ravel()
         directions = likes.multiply(1 / np.maximum(lengths, 1)).tocsr()
         arrays |= _sparse("neighbours", directions.T.tocsr())
         like_counts, counts_ = likes.getnnz(axis=0), chosen.getnnz(axis=0)
-        arrays["item"] = _item_columns(like_counts, counts_, histories.items, times)
+        arrays["item"] = _item_columns(like_counts, counts_, histories, times)
         return cls(arrays, tuple(vectors), _names(tuple(vectors)))
 
     def compute(
@@ -180,18 +203,25 @@ class PairFeatures:
                 users = _pooled(self.arrays[f"{name}_history"], indptr, items, decay, False, threads)
                 columns.append(_dots(users, self.arrays[f"{name}_item"], candidates))
         n_items = len(self.arrays["item"])
-        transitions, neighbours, liked_by = self._matrices
-        for decay in _TRANSITION_DECAYS:
-            columns.append(_picked(_profiles(*choices, decay, n_items), transitions, None, candidates))
+        for name, recencies in _TRANSITIONS:
+            for recency in recencies:
+                profiles = _profiles(*choices, recency, n_items)
+                columns.append(_picked(profiles, self._transition_matrices[name], None, candidates))
+        neighbours, liked_by = self._neighbours
         for decay in _NEIGHBOUR_DECAYS:
             columns.append(_picked(_profiles(*likes, decay, n_items), neighbours, liked_by, candidates))
         return columns
 
     @cached_property
-    def _matrices(self) -> tuple[Any, Any, Any]:
-        """Transitions, (items, users) directions of likes, and those transposed: made once, not for every request."""
+    def _transition_matrices(self) -> dict[str, Any]:
+        """By name; made once, not for every request."""
+        return {name: _restored(name, self.arrays) for name, _ in _TRANSITIONS}
+
+    @cached_property
+    def _neighbours(self) -> tuple[Any, Any]:
+        """(items, users) directions of likes, and those transposed; made once."""
         neighbours = _restored("neighbours", self.arrays)
-        return _restored("transitions", self.arrays), neighbours, neighbours.T.tocsr()
+        return neighbours, neighbours.T.tocsr()
 
     @cached_property
     def _item_columns(self) -> Float32Array:
@@ -212,6 +242,9 @@ class PairFeatures:
         for column in (3, 4):  # between the user's latest and the item's mean and first time
             gap = histories.latest[:, None] / _DAY - items[candidates, column]
             columns.append(np.nan_to_num(gap, nan=0.0).astype(np.float32))
+        columns.append(items[candidates, 5])
+        still_to_go = items[candidates, 6] - np.log1p(sizes)[:, None]
+        columns.append(np.nan_to_num(still_to_go, nan=0.0).astype(np.float32))
         return columns
 
     def take(self, order: Int64Array) -> PairFeatures:
@@ -220,11 +253,11 @@ class PairFeatures:
         fitted = np.where(order < known, order, -1)
         arrays: dict[str, Any] = {}
         for name, values in self.arrays.items():
-            if not name.startswith(("transitions", "neighbours")):
+            if not name.startswith((*(f"{name}_" for name, _ in _TRANSITIONS), "neighbours_")):
                 taken = values[np.maximum(fitted, 0)].copy()
                 taken[fitted < 0] = _NEW_ITEM if name == "item" else 0
                 arrays[name] = taken
-        for name, square in (("transitions", True), ("neighbours", False)):
+        for name, square in (*((name, True) for name, _ in _TRANSITIONS), ("neighbours", False)):
             matrix = _with_empty_row(_restored(name, self.arrays), square)
             picked = matrix[fitted]
             arrays |= _sparse(name, picked[:, fitted].tocsr() if square else picked.tocsr())
@@ -236,22 +269,36 @@ def _names(vectors: tuple[str, ...]) -> tuple[str, ...]:
         return [name if decay is None else f"{name}, recency {decay:g}" for decay in decays]
 
     names = [*at("EASE of likes", _EASE_DECAYS), *at("EASE of choices", _EASE_DECAYS), *at("SVD of likes", _SVD_DECAYS)]
-    names += [*at("transitions", _TRANSITION_DECAYS), *at("neighbours", _NEIGHBOUR_DECAYS)]
+    for name, decays in _TRANSITIONS:
+        names += at(name.replace("_", " "), decays)
+    names += at("neighbours", _NEIGHBOUR_DECAYS)
     for vector in vectors:
         names += at(f"cosine of {vector}", _VECTOR_DECAYS)
     names += ["user's choices", "user's share of likes", "user's taste for the popular"]
-    return (*names, "likes", "choices", "share of likes", "days since current", "days since first")
+    names += ["likes", "choices", "share of likes", "days since current", "days since first"]
+    return (*names, "usual place", "still to its place")
 
 
-def _item_columns(likes: Int64Array, counts: Int64Array, items: Int64Array, times: Float64Array | None) -> Float32Array:
-    """Log likes, log choices, share of likes, mean and first time in days (NaN where not known)."""
+def _item_columns(
+    likes: Int64Array, counts: Int64Array, histories: PairHistories, times: Float64Array | None
+) -> Float32Array:
+    """Log likes, log choices, share of likes, mean and first time in days, mean place from 0 (first in a history) to 1, mean
+    log of what came before; times and the last are NaN where not known."""
+    items = histories.items
     mean = first = np.full(len(counts), np.nan)
     if times is not None and len(times):
         mean = np.bincount(items, times, minlength=len(counts)) / np.maximum(counts, 1) / _DAY
         first = np.full(len(counts), np.inf)
         np.minimum.at(first, items, times / _DAY)
         mean, first = (np.where(counts > 0, values, np.nan) for values in (mean, first))
-    columns = [np.log1p(likes), np.log1p(counts), (likes + 2) / (counts + 4), mean, first]
+    sizes = np.diff(histories.indptr)
+    place = np.arange(len(items)) - np.repeat(histories.indptr[:-1], sizes)
+    share, before = place / np.maximum(np.repeat(sizes, sizes) - 1, 1), np.log1p(place)
+    shares, befores = (np.bincount(items, values, minlength=len(counts)) for values in (share, before))
+    shares = (shares + _PLACE_SHRINKAGE / 2) / (counts + _PLACE_SHRINKAGE)
+    middle = before.mean() if len(before) else 0.0
+    befores = np.where(counts > 0, (befores + _PLACE_SHRINKAGE * middle) / (counts + _PLACE_SHRINKAGE), np.nan)
+    columns = [np.log1p(likes), np.log1p(counts), (likes + 2) / (counts + 4), mean, first, shares, befores]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -306,6 +353,10 @@ def _picked(profiles: Any, first: Any, second: Any | None, candidates: Int64Arra
             scores = scores @ second
         result[part] = np.take_along_axis(scores.toarray(), candidates[part], axis=1)
     return result
+
+
+def _transitions(name: str, counts: Any) -> dict[str, Any]:
+    return _sparse(name, transition_matrix(counts, shrinkage=5.0, popularity=0.5).tocsr())
 
 
 def _sparse(name: str, matrix: Any) -> dict[str, Any]:

@@ -40,6 +40,16 @@ def history_matrix(histories, decay, liked_only):
     return matrix
 
 
+def places_of(histories):
+    """For every item the shares of a history before it, and the logs of how much that was."""
+    shares, befores = [[] for _ in range(N_ITEMS)], [[] for _ in range(N_ITEMS)]
+    for start, end in zip(histories.indptr, histories.indptr[1:], strict=False):
+        for place, item in enumerate(histories.items[start:end]):
+            shares[item].append(place / max(end - start - 1, 1))
+            befores[item].append(np.log1p(place))
+    return shares, befores
+
+
 def test_every_column_is_what_its_name_says(world):
     histories, times, vectors, pairs = world
     candidates = np.tile(np.arange(N_ITEMS), (len(histories), 1))
@@ -59,6 +69,12 @@ def test_every_column_is_what_its_name_says(world):
     )
     transitions = transition_matrix(counts, shrinkage=5.0, popularity=0.5).toarray()
     expected["transitions, recency 5"] = history_matrix(histories, 5.0, False) @ transitions
+    counts = count_transitions(
+        histories.indptr, histories.items, N_ITEMS, histories.liked.astype(np.float32), window=30, decay=10.0
+    )
+    recent = history_matrix(histories, 20.0, False)
+    expected["wide transitions, recency 20"] = recent @ transition_matrix(counts, shrinkage=5.0, popularity=0.5)
+    expected["backward transitions, recency 20"] = recent @ transition_matrix(counts.T, shrinkage=5.0, popularity=0.5)
     directions = likes / np.maximum(np.linalg.norm(likes, axis=0), 1)
     expected["neighbours, recency 10"] = history_matrix(histories, 10.0, True) @ directions.T @ directions
     profile = history_matrix(histories, 20.0, True) @ vectors["text"]
@@ -71,6 +87,13 @@ def test_every_column_is_what_its_name_says(world):
     first = np.array([times[histories.items == item].min(initial=np.inf) for item in range(N_ITEMS)])
     gaps = (histories.latest[:, None] - first) / DAY
     expected["days since first"] = np.where(np.isfinite(gaps), gaps, 0)
+    shares, befores = places_of(histories)
+    shrunk = [(sum(values) + 5 * 0.5) / (len(values) + 5) for values in shares]
+    expected["usual place"] = np.tile(shrunk, (len(histories), 1))
+    middle = np.mean(np.concatenate(befores))
+    usual = np.array([(sum(values) + 5 * middle) / (len(values) + 5) if values else np.nan for values in befores])
+    still = usual - np.log1p(np.diff(histories.indptr))[:, None]
+    expected["still to its place"] = np.where(np.isfinite(still), still, 0)
     for name, matrix in expected.items():
         np.testing.assert_allclose(column(pairs, features, name), matrix.ravel(), atol=2e-5, err_msg=name)
 
@@ -101,6 +124,8 @@ def test_a_new_item_is_one_that_nobody_chose(world):
     assert not column(pairs, new, "EASE of likes").any()
     assert not column(pairs, new, "likes").any()
     assert (column(pairs, new, "share of likes") == 0.5).all()
+    assert (column(pairs, new, "usual place") == 0.5).all()
+    assert not column(pairs, new, "still to its place").any()
     after = PairHistories(np.array([0, 2]), np.array([3, N_ITEMS]), np.array([True, True]), np.array([np.nan]))
     assert np.isfinite(pairs.compute(after, np.array([[0, 1]]), grown)).all()
 
