@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array, as_count, as_texts
+from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count, as_matrix, as_texts
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features import HistoryWeighting, PairHistories
@@ -107,12 +107,25 @@ class Answers(ABC):
         The score is the cosine of the text feature plus `popularity` times the prior.
         """
         state = self._fitted()
-        if TEXT not in state.centrings:
-            raise InvalidInput("there is no text feature: fit with an encoder")
+        _check_text(state)
         given = [texts] if isinstance(texts, str) else as_texts(texts)
-        vectors = state.centrings[TEXT].apply(self._text_encoder().encode(given))
-        queries = state.space.queries({TEXT: vectors}, {TEXT: 1.0, PRIOR: popularity}, len(vectors))
-        return self._search(state, queries, k, None, exclude, allow, diversity)
+        return self._for_text(state, self._text_encoder().encode(given), k, exclude, allow, diversity, popularity)
+
+    def recommend_for_text_vectors(
+        self,
+        vectors: ArrayLike,
+        k: int = 10,
+        *,
+        exclude: Sequence[Hashable] = (),
+        allow: Sequence[Hashable] | None = None,
+        diversity: float = 0.0,
+        popularity: float = 0.0,
+    ) -> Recommendations:
+        """`recommend_for_text` of texts that are encoded already: (n, d) as `text_encoder` gives them, not centred."""
+        state = self._fitted()
+        _check_text(state)
+        given = as_matrix(vectors, "vectors", dimension=len(state.centrings[TEXT].mean))
+        return self._for_text(state, given, k, exclude, allow, diversity, popularity)
 
     def similar_items(
         self,
@@ -170,9 +183,10 @@ class Answers(ABC):
         """Whether this user has done something."""
         return user in self._fitted().user_ids
 
-    def encode_texts(self, texts: Sequence[str]) -> Float32Array:
-        """(n, d) the recommender's own encoder's vectors of `texts`, neither centred nor weighted."""
-        return self._text_encoder().encode(as_texts(texts))
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """What turns texts into vectors here, neither centred nor weighted. Loads the model at the first use."""
+        return self._text_encoder()
 
     @property
     def item_ids(self) -> list[Hashable]:
@@ -215,6 +229,20 @@ class Answers(ABC):
         chosen = state.weights if weights is None else weights
         queries = state.space.queries(state.space.profiles(histories), chosen, len(histories))
         return self._search(state, queries, k, seen, exclude, allow, diversity, pairs)
+
+    def _for_text(
+        self,
+        state: Fitted,
+        vectors: Float32Array,
+        k: int,
+        exclude: Sequence[Hashable],
+        allow: Sequence[Hashable] | None,
+        diversity: float,
+        popularity: float,
+    ) -> Recommendations:
+        centred = state.centrings[TEXT].apply(vectors)
+        queries = state.space.queries({TEXT: centred}, {TEXT: 1.0, PRIOR: popularity}, len(centred))
+        return self._search(state, queries, k, None, exclude, allow, diversity)
 
     @staticmethod
     def _search(
@@ -275,6 +303,11 @@ class Snapshot(Answers):
 
     def _text_encoder(self) -> TextEncoder:
         return self._encoder()
+
+
+def _check_text(state: Fitted) -> None:
+    if TEXT not in state.centrings:
+        raise InvalidInput("there is no text feature: fit with an encoder")
 
 
 def _unit_range(scores: Float64Array) -> Float64Array:

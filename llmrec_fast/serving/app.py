@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,11 +17,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llmrec_fast import __version__
 from llmrec_fast.serving import models
-from llmrec_fast.serving.batching import Lane, Refused
-from llmrec_fast.serving.engine import Engine
+from llmrec_fast.serving.batching import Lane, Queue, Refused
+from llmrec_fast.serving.engine import EncodedSearch, Engine, encoded
 from llmrec_fast.serving.guard import Guard
 from llmrec_fast.serving.metrics import Metrics
 from llmrec_fast.serving.settings import ServeSettings
+from llmrec_fast.serving.texts import Texts
 
 _logger = logging.getLogger("llmrec_fast.serving")
 _POLICY = (
@@ -76,21 +77,22 @@ class Service:
 
     application: Guard
     engine: Engine
-    lanes: tuple[Lane, ...]
+    queues: tuple[Texts, Lane, Lane]
 
     def close(self) -> None:
         """Answer what waits, then flush the log."""
-        for lane in self.lanes:
-            lane.close()
+        for queue in self.queues:
+            queue.close()
         self.engine.close()
 
 
 def create_app(engine: Engine, settings: ServeSettings) -> Service:
     """The ASGI application (`.application`) over a recommender; its lifespan's end closes the service."""
-    read, text, write = (
+    read, write = (
         Lane(name, answer, capacity=settings.queue, most=settings.batch, timeout=settings.timeout)
-        for name, answer in (("read", engine.read), ("text", engine.texts), ("write", engine.write))
+        for name, answer in (("read", engine.read), ("write", engine.write))
     )
+    text = Texts("text", capacity=settings.queue, timeout=settings.timeout)
     metrics = Metrics()
 
     @asynccontextmanager
@@ -120,7 +122,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> Service:
     def route(method: str, path: str, model: type[BaseModel]) -> Callable[[Any], Any]:
         return app.api_route(path, methods=[method], response_model=model, responses=_PROBLEMS)  # type: ignore[no-any-return]
 
-    async def answered(lane: Lane, request: BaseModel) -> Response:
+    async def answered(lane: Lane, request: BaseModel | EncodedSearch) -> Response:
         return Response(await lane.ask(request), media_type="application/json")
 
     @route("POST", "/recommend", models.Recommended)
@@ -146,12 +148,15 @@ def create_app(engine: Engine, settings: ServeSettings) -> Service:
     @route("POST", "/search", models.Recommended)
     async def search(request: models.SearchRequest) -> Response:
         """The items nearest to each text given."""
-        return await answered(text, request)
+        recommender = engine.recommender
+        vectors = await text.vectors(recommender, request.texts)
+        return await answered(read, EncodedSearch(request, vectors, recommender))
 
     @route("POST", "/encode", models.Encoded)
     async def encode(request: models.EncodeRequest) -> Response:
         """Vectors of texts, by the recommender's encoder."""
-        return await answered(text, request)
+        vectors = await text.vectors(engine.recommender, request.texts)
+        return Response(await asyncio.to_thread(encoded, vectors), media_type="application/json")
 
     @route("POST", "/events", models.Written)
     async def events(request: models.EventsRequest) -> Response:
@@ -168,18 +173,19 @@ def create_app(engine: Engine, settings: ServeSettings) -> Service:
         """Take items out of the catalogue."""
         return await answered(write, request)
 
-    _add_operations(app, engine, settings, metrics, (read, text, write))
+    queues = (text, read, write)
+    _add_operations(app, engine, settings, metrics, queues)
     for path, (name, kind) in _PAGE.items():
         app.add_api_route(path, _file(name, kind), include_in_schema=False)
 
-    lanes = {"/recommend": read, "/similar": read, "/explain": read, "/search": text, "/encode": text}
+    lanes: dict[str, Queue] = {"/recommend": read, "/similar": read, "/explain": read, "/search": text, "/encode": text}
     lanes |= {"/events": write, "/items": write}
-    service = Service(Guard(app, settings, lanes, metrics), engine, (read, text, write))
+    service = Service(Guard(app, settings, lanes, metrics), engine, queues)
     return service
 
 
 def _add_operations(
-    app: FastAPI, engine: Engine, settings: ServeSettings, metrics: Metrics, lanes: tuple[Lane, ...]
+    app: FastAPI, engine: Engine, settings: ServeSettings, metrics: Metrics, queues: Sequence[Queue]
 ) -> None:
     """What those who run the service ask for."""
     reloading = asyncio.Lock()
@@ -219,7 +225,7 @@ def _add_operations(
             "writable": int(engine.writable),
             "reload_failed": int(engine.reload_failure is not None),
         }
-        shown = metrics.exposition(lanes, gauges)
+        shown = metrics.exposition(queues, gauges)
         return Response(shown, media_type="text/plain; version=0.0.4")
 
 

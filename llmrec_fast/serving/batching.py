@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 _logger = logging.getLogger("llmrec_fast.serving")
 
@@ -33,6 +33,26 @@ STOPPING = "the service is shutting down"
 Answer: TypeAlias = bytes | Refused
 
 
+class Queue(Protocol):
+    """What the guard and the metrics know of a queue.
+
+    `withdraws` says whether a request is given up when its client has gone; `shed` counts those that were refused.
+    """
+
+    name: str
+    shed: int
+    withdraws: bool
+
+    @property
+    def full(self) -> bool:
+        """Whether a request that comes now is refused."""
+        ...
+
+    def figures(self) -> dict[str, int]:
+        """Counters (names that end in _total) and gauges."""
+        ...
+
+
 @dataclass(eq=False)
 class _Job:
     request: Any
@@ -51,13 +71,15 @@ class Lane:
     timeout : seconds a request may take, waiting included.
     """
 
+    withdraws = False  # what was accepted is answered, and a write is written, whoever waits for it
+
     def __init__(
         self, name: str, answer: Callable[[list[Any]], Sequence[Answer]], *, capacity: int, most: int, timeout: float
     ) -> None:
         self.name = name
         self.shed = 0
-        self.batches = 0
-        self.answered = 0
+        self._batches = 0
+        self._answered = 0
         self._answer = answer
         self._capacity = capacity
         self._most = most
@@ -68,10 +90,14 @@ class Lane:
         self._thread = threading.Thread(target=self._run, name=f"llmrec-fast {name}", daemon=True)
         self._thread.start()
 
-    @property
-    def depth(self) -> int:
-        """Requests that wait."""
-        return len(self._waiting)
+    def figures(self) -> dict[str, int]:
+        """What is counted, by the names that metrics show."""
+        return {
+            "queue_depth": len(self._waiting),
+            "shed_total": self.shed,
+            "batches_total": self._batches,
+            "batched_requests_total": self._answered,
+        }
 
     @property
     def full(self) -> bool:
@@ -116,8 +142,8 @@ class Lane:
             jobs = [job for job in jobs if not job.future.done()]
             if jobs:
                 answers = self._answers([job.request for job in jobs])
-                self.batches += 1
-                self.answered += len(jobs)
+                self._batches += 1
+                self._answered += len(jobs)
                 try:
                     jobs[0].future.get_loop().call_soon_threadsafe(_deliver, jobs, answers)
                 except RuntimeError:  # the loop was closed: nobody is there to hear

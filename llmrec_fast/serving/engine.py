@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llmrec_fast.arrays import Float32Array
 from llmrec_fast.errors import InvalidInput, UnknownId
 from llmrec_fast.ids import json_id
 from llmrec_fast.recommender import Recommendations, Recommender, Snapshot
@@ -22,6 +24,15 @@ from llmrec_fast.serving import models
 from llmrec_fast.serving.batching import Answer, Refused
 
 Opener = Callable[[Path], Recommender]
+
+
+@dataclass(frozen=True)
+class EncodedSearch:
+    """A search with the vectors that `recommender`'s encoder made of its texts."""
+
+    request: models.SearchRequest
+    vectors: Float32Array
+    recommender: Recommender
 
 
 class Engine:
@@ -86,12 +97,8 @@ class Engine:
     # -- reading --------------------------------------------------------------------------------------------------------
 
     def read(self, requests: list[Any]) -> list[Answer]:
-        """Recommendations, similar items and explanations."""
-        return _grouped(self.recommender.snapshot(), requests, _CHECKS, _CALLS)
-
-    def texts(self, requests: list[Any]) -> list[Answer]:
-        """Searches by text, and encoding: all texts of a batch are encoded by one call a group."""
-        return _grouped(self.recommender.snapshot(), requests, _CHECKS, _CALLS)
+        """Recommendations, similar items, searches whose texts are encoded, and explanations."""
+        return _grouped(self.recommender, requests)
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
@@ -243,27 +250,22 @@ def _similar(snapshot: Snapshot, requests: Sequence[models.SimilarRequest]) -> l
     return _split(snapshot, found, asked)
 
 
-def _search(snapshot: Snapshot, requests: Sequence[models.SearchRequest]) -> list[bytes]:
-    first = requests[0]
-    asked = [request.texts for request in requests]
-    found = snapshot.recommend_for_text(
-        [text for texts in asked for text in texts],
+def _search(snapshot: Snapshot, requests: Sequence[EncodedSearch]) -> list[bytes]:
+    first = requests[0].request
+    found = snapshot.recommend_for_text_vectors(
+        np.concatenate([search.vectors for search in requests]),
         first.k,
         exclude=first.exclude,
         allow=first.allow,
         diversity=first.diversity,
         popularity=first.popularity,
     )
-    return _split(snapshot, found, asked)
+    return _split(snapshot, found, [search.request.texts for search in requests])
 
 
-def _encode(snapshot: Snapshot, requests: Sequence[models.EncodeRequest]) -> list[bytes]:
-    vectors = snapshot.encode_texts([text for request in requests for text in request.texts])
-    parts, start = [], 0
-    for request in requests:
-        parts.append(_json({"vectors": vectors[start : start + len(request.texts)].tolist()}))
-        start += len(request.texts)
-    return parts
+def encoded(vectors: Float32Array) -> bytes:
+    """The answer to an `EncodeRequest`; long lists, so not for the event loop."""
+    return _json({"vectors": vectors.tolist()})
 
 
 def _explain(snapshot: Snapshot, requests: Sequence[models.ExplainRequest]) -> list[bytes]:
@@ -280,54 +282,50 @@ _CHECKS: dict[type, Callable[[Snapshot, Any], None]] = {
     models.RecommendRequest: _check_recommend,
     models.RecommendQuery: _check_query,
     models.SimilarRequest: _check_similar,
-    models.SearchRequest: _check_filters,
+    EncodedSearch: lambda snapshot, search: _check_filters(snapshot, search.request),
     models.ExplainRequest: _check_explain,
-    models.EncodeRequest: lambda snapshot, request: None,
 }
 _CALLS: dict[type, Callable[[Snapshot, Any], list[bytes]]] = {
     models.RecommendRequest: _recommend,
     models.RecommendQuery: _recommend_one,
     models.SimilarRequest: _similar,
-    models.SearchRequest: _search,
+    EncodedSearch: _search,
     models.ExplainRequest: _explain,
-    models.EncodeRequest: _encode,
 }
 # what differs between requests that one call answers
 _QUERIES: dict[type, set[str]] = {
     models.RecommendRequest: {"users"},
     models.RecommendQuery: {"user"},
     models.SimilarRequest: {"items"},
-    models.SearchRequest: {"texts"},
+    EncodedSearch: {"texts"},
     models.ExplainRequest: set(),
-    models.EncodeRequest: {"texts"},
 }
 
 
-def _grouped(
-    snapshot: Snapshot,
-    requests: Sequence[Any],
-    checks: dict[type, Callable[[Snapshot, Any], None]],
-    calls: dict[type, Callable[[Snapshot, Any], list[bytes]]],
-) -> list[Answer]:
+def _grouped(recommender: Recommender, requests: Sequence[Any]) -> list[Answer]:
+    snapshot = recommender.snapshot()
     answers: list[Answer] = [Refused(500, "internal error")] * len(requests)
     groups: dict[tuple[type, str], list[int]] = {}
     for place, request in enumerate(requests):
         try:
-            checks[type(request)](snapshot, request)
+            if isinstance(request, EncodedSearch) and request.recommender is not recommender:
+                raise Refused(503, "reloaded meanwhile; try again")
+            _CHECKS[type(request)](snapshot, request)
         except Refused as refused:
             answers[place] = refused
             continue
         groups.setdefault((type(request), _parameters(request)), []).append(place)
     for (kind, _), places in groups.items():
         members = [requests[place] for place in places]
-        found = _attempt(partial(calls[kind], snapshot, members))
+        found = _attempt(partial(_CALLS[kind], snapshot, members))
         for row, place in enumerate(places):
             answers[place] = found if isinstance(found, Refused) else found[row]
     return answers
 
 
 def _parameters(request: Any) -> str:
-    return repr([(name, value) for name, value in request if name not in _QUERIES[type(request)]])
+    fields = request.request if isinstance(request, EncodedSearch) else request
+    return repr([(name, value) for name, value in fields if name not in _QUERIES[type(request)]])
 
 
 def _attempt(call: Callable[[], Any]) -> Any:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
-from llmrec_fast.serving.batching import BUSY, STOPPING, Lane
+from llmrec_fast.serving.batching import BUSY, STOPPING, Queue
 from llmrec_fast.serving.metrics import Metrics
 from llmrec_fast.serving.settings import ServeSettings, is_loopback
 
@@ -24,6 +24,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/page.js", "/page.css", "/healthz", "/readyz"})
+# as nginx counts it; nobody is there to receive it
+_CLIENT_GONE = 499
 _BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -39,7 +41,7 @@ class Guard:
     """
 
     def __init__(
-        self, application: Application, settings: ServeSettings, lanes: Mapping[str, Lane], metrics: Metrics
+        self, application: Application, settings: ServeSettings, lanes: Mapping[str, Queue], metrics: Metrics
     ) -> None:
         self._application = application
         self._settings = settings
@@ -74,7 +76,12 @@ class Guard:
             elif scope["method"] in _BODIES:
                 body = await self._body(receive, counted)
                 if body is not None:
-                    await self._application(scope, _once(body, receive), counted)
+                    answering = self._application(scope, _once(body, receive), counted)
+                    lane = self._lanes.get(path)
+                    if lane is None or not lane.withdraws:
+                        await answering
+                    elif not await _while_there(answering, receive):
+                        status = _CLIENT_GONE
             else:
                 await self._application(scope, receive, counted)
         except asyncio.CancelledError:
@@ -142,6 +149,29 @@ def _name(host: bytes) -> str:
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0].lower()
+
+
+async def _while_there(answering: Awaitable[None], receive: Receive) -> bool:
+    """Answer for as long as the client is connected; whether it was to the end."""
+    work = asyncio.ensure_future(answering)
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finished = work.done()
+        if finished:
+            work.result()
+        return finished
+    finally:
+        gone.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait((work,))
+
+
+async def _gone(receive: Receive) -> None:
+    """Return once the client has disconnected; its whole body has been received."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _once(body: bytes, receive: Receive) -> Receive:

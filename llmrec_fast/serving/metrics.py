@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from llmrec_fast.serving.batching import Lane
+from llmrec_fast.serving.batching import Queue
 
 # seconds
 _BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -29,7 +29,7 @@ class Metrics:
         buckets[bisect.bisect_left(_BOUNDS, seconds)] += 1
         self._seconds[route] = self._seconds.get(route, 0.0) + seconds
 
-    def exposition(self, lanes: Iterable[Lane], gauges: Mapping[str, int]) -> str:
+    def exposition(self, queues: Iterable[Queue], gauges: Mapping[str, int]) -> str:
         """The text that Prometheus scrapes."""
         lines = ["# TYPE llmrec_requests_total counter"]
         lines += [
@@ -44,16 +44,13 @@ class Metrics:
                 lines.append(f'llmrec_request_seconds_bucket{{route="{route}",le="{bound}"}} {total}')
             lines.append(f'llmrec_request_seconds_sum{{route="{route}"}} {self._seconds[route]:.6f}')
             lines.append(f'llmrec_request_seconds_count{{route="{route}"}} {total}')
-        lanes = list(lanes)
-        figures: tuple[tuple[str, str, Callable[[Lane], int]], ...] = (
-            ("queue_depth", "gauge", lambda lane: lane.depth),
-            ("shed_total", "counter", lambda lane: lane.shed),
-            ("batches_total", "counter", lambda lane: lane.batches),
-            ("batched_requests_total", "counter", lambda lane: lane.answered),
-        )
-        for name, kind, value in figures:
-            lines.append(f"# TYPE llmrec_{name} {kind}")
-            lines += [f'llmrec_{name}{{queue="{lane.name}"}} {value(lane)}' for lane in lanes]
+        figures: dict[str, list[tuple[str, int]]] = {}
+        for queue in queues:
+            for figure, value in queue.figures().items():
+                figures.setdefault(figure, []).append((queue.name, value))
+        for figure, values in figures.items():
+            lines.append(f"# TYPE llmrec_{figure} {'counter' if figure.endswith('_total') else 'gauge'}")
+            lines += [f'llmrec_{figure}{{queue="{queue}"}} {value}' for queue, value in values]
         for name, count in gauges.items():
             lines += [f"# TYPE llmrec_{name} gauge", f"llmrec_{name} {count}"]
         return "\n".join(lines) + "\n"

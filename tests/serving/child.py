@@ -1,6 +1,7 @@
 """The command line with the tests' encoder in place of a real model: a callable is not stored in a folder.
 
-A text "slow SECONDS ..." takes that long, and $TEST_FSYNC_SECONDS makes the disk slow.
+A text "slow SECONDS ..." takes that long, $TEST_FSYNC_SECONDS makes the disk slow, and calls of the encoder print their size
+and which of a few agreed words their texts end with.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from llmrec_fast.cli import main as command
 from llmrec_fast.recommender import Recommender
 from tests.serving.conftest import encode
 
+PRINTED = {"begun", "gone", "together"}
+
 
 def slow_encode(texts: list[str]) -> np.ndarray:
+    print("encoding", len(texts), *sorted({text.split()[-1] for text in texts} & PRINTED), flush=True)
     for text in texts:
         if text.startswith("slow "):
             time.sleep(float(text.split()[1]))
