@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from llmrec_fast import __version__
 from llmrec_fast.serving import models
 from llmrec_fast.serving.batching import Lane, Queue, Refused
+from llmrec_fast.serving.connections import Connections
 from llmrec_fast.serving.engine import EncodedSearch, Engine, encoded
 from llmrec_fast.serving.guard import Guard
 from llmrec_fast.serving.metrics import Metrics
@@ -77,6 +78,7 @@ class Service:
 
     application: Guard
     engine: Engine
+    connections: Connections
     queues: tuple[Texts, Lane, Lane]
 
     def close(self) -> None:
@@ -180,7 +182,8 @@ def create_app(engine: Engine, settings: ServeSettings) -> Service:
 
     lanes: dict[str, Queue] = {"/recommend": read, "/similar": read, "/explain": read, "/search": text, "/encode": text}
     lanes |= {"/events": write, "/items": write}
-    service = Service(Guard(app, settings, lanes, metrics), engine, queues)
+    connections = Connections(settings.body_timeout, settings.body_timeout + settings.timeout + 1)
+    service = Service(Guard(app, settings, lanes, metrics, connections), engine, connections, queues)
     return service
 
 

@@ -1,48 +1,90 @@
-"""Ends connections that take too long to say what they want. uvicorn bounds idle keep-alive connections, not slow headers."""
+"""Ends connections that take too long to say what they want, or to take their answer.
+
+uvicorn bounds idle keep-alive connections, not slow headers, and an ASGI application hears of a request only when its headers
+are whole. So connections are watched by a protocol class that derives from uvicorn's own and adds to two methods of
+`asyncio.Protocol`; whether a request is under way the application says, by the client's address.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+_LOOKS = 4  # so many times within a limit
+
+Address: TypeAlias = tuple[str, int]
 
 
-def limited_protocol(header_timeout: float, request_timeout: float) -> type[asyncio.Protocol]:
-    """uvicorn's own protocol, with connections closed that spend `header_timeout` seconds outside a request, or
-    `request_timeout` within one (a client that does not read its answer).
+@dataclass
+class _Watched:
+    transport: asyncio.Transport
+    since: float
+    under_way: int = 0
+
+
+class Connections:
+    """The open connections and since when each has been at what it does.
+
+    Parameters
+    ----------
+    header_timeout : seconds that a connection may spend outside a request.
+    request_timeout : seconds within one, until its answer is taken.
     """
 
-    class LimitedProtocol(AutoHTTPProtocol):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            self._timer: asyncio.TimerHandle | None = None
-            self._since = time.monotonic()
-            self._seen: Any = None
+    def __init__(self, header_timeout: float, request_timeout: float) -> None:
+        self._header_timeout = header_timeout
+        self._request_timeout = request_timeout
+        self._open: dict[Address, _Watched] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._since = time.monotonic()
+    def begin(self, client: Address | None) -> None:
+        """A request from this address reached the application."""
+        self._change(client, 1)
+
+    def end(self, client: Address | None) -> None:
+        """It was answered, and the answer is written."""
+        self._change(client, -1)
+
+    def protocol(self, base: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
+        """`base`, a server's protocol class, with its connections watched; `Config(http=...)` of uvicorn takes it."""
+        connections = self
+
+        class WatchedProtocol(base):  # type: ignore[misc, valid-type]
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                self.__address = connections._opened(transport)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                connections._open.pop(self.__address, None)
+                super().connection_lost(exc)
+
+        return WatchedProtocol
+
+    def _opened(self, transport: asyncio.Transport) -> Address:
+        host, port = transport.get_extra_info("peername")[:2]
+        self._open[host, port] = _Watched(transport, time.monotonic())
+        if self._timer is None:
             self._look_later()
+        return host, port
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-            super().connection_lost(exc)
+    def _change(self, client: Address | None, by: int) -> None:
+        watched = self._open.get(tuple(client)) if client is not None else None  # type: ignore[arg-type]
+        if watched is not None:
+            watched.under_way += by
+            watched.since = time.monotonic()
 
-        def _look_later(self) -> None:
-            self._timer = self.loop.call_later(header_timeout / 2, self._look)
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(min(self._header_timeout, self._request_timeout) / _LOOKS, self._look)
 
-        def _look(self) -> None:
-            now = time.monotonic()
-            state = (self.cycle, self.cycle is not None and self.cycle.response_complete)
-            if state != self._seen:
-                self._seen, self._since = state, now
-            within = self.cycle is not None and not self.cycle.response_complete
-            if now - self._since >= (request_timeout if within else header_timeout):
-                self.transport.abort()
-            else:
-                self._look_later()
-
-    return LimitedProtocol
+    def _look(self) -> None:
+        now = time.monotonic()
+        for watched in self._open.values():
+            limit = self._request_timeout if watched.under_way else self._header_timeout
+            if now - watched.since >= limit:
+                watched.transport.abort()
+        self._timer = None
+        if self._open:
+            self._look_later()

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from llmrec_fast.serving.batching import BUSY, STOPPING, Queue
+from llmrec_fast.serving.connections import Connections
 from llmrec_fast.serving.metrics import Metrics
 from llmrec_fast.serving.settings import ServeSettings, is_loopback
 
@@ -38,15 +39,22 @@ class Guard:
     settings : the token and the limits.
     lanes : path -> the queue that a request to it joins.
     metrics : where requests are counted.
+    connections : learns when a request begins and ends.
     """
 
     def __init__(
-        self, application: Application, settings: ServeSettings, lanes: Mapping[str, Queue], metrics: Metrics
+        self,
+        application: Application,
+        settings: ServeSettings,
+        lanes: Mapping[str, Queue],
+        metrics: Metrics,
+        connections: Connections,
     ) -> None:
         self._application = application
         self._settings = settings
         self._lanes = lanes
         self._metrics = metrics
+        self._connections = connections
         self._token = None if settings.token is None else settings.token.encode()
         # a page that a browser shows may not reach us through a name that it made point here
         self._only_loopback_names = settings.token is None and is_loopback(settings.host)
@@ -57,6 +65,8 @@ class Guard:
             await self._application(scope, receive, send)
             return
         start = time.perf_counter()
+        client = scope.get("client")
+        self._connections.begin(client)
         path: str = scope["path"]
         status = 500
         begun = False
@@ -89,6 +99,7 @@ class Guard:
             if not begun:
                 await _refuse(counted, 503, STOPPING, True)
         finally:
+            self._connections.end(client)
             # after routing a known route has a template; what was asked for otherwise is no label
             route = scope.get("route")
             name = path if path in self._lanes else getattr(route, "path", "other")

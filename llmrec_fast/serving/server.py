@@ -29,9 +29,10 @@ def serve(folder: Path, settings: ServeSettings) -> None:
     except ImportError as error:
         raise MissingDependency('serving needs FastAPI and uvicorn: pip install "llmrec-fast[serve]"') from error
     del fastapi
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
     from llmrec_fast.recommender import Recommender
     from llmrec_fast.serving.app import create_app, reload_quietly
-    from llmrec_fast.serving.connections import limited_protocol
     from llmrec_fast.serving.engine import Engine
 
     if not folder.is_dir():
@@ -43,7 +44,7 @@ def serve(folder: Path, settings: ServeSettings) -> None:
         service.application,
         host=settings.host,
         port=settings.port,
-        http=limited_protocol(settings.body_timeout, settings.body_timeout + settings.timeout + 1),
+        http=service.connections.protocol(AutoHTTPProtocol),
         ws="none",
         access_log=False,  # addresses hold ids
         log_level="info",
