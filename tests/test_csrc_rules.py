@@ -54,8 +54,9 @@ _NARROW = r"\(\s*(?:u?int|u?int32_t|unsigned)\s*\)|static_cast<\s*(?:u?int|u?int
 def narrow_offsets(code: str) -> list[str]:
     """Places of `code` where an offset into a segment's arrays is not computed in 64 bits.
 
-    What a row or a tile is multiplied by goes beyond 2^31 bytes at a few million rows, which no emulated run can hold. So the
-    first factor of every offset must be a variable that was declared int64_t, with no narrowing cast before the product.
+    What a row or a tile is multiplied by goes beyond 2^31 bytes at a few million rows. Emulated runs over reserved memory
+    reach such rows (`test_offsets_beyond_32_bits`), but not on every path. So the first factor of every offset must be a
+    variable that was declared int64_t, with no narrowing cast before the product.
     """
     found = []
     for use in re.finditer(rf"segment\.(?:{_SEGMENT_ARRAYS})\s*(?:\+\s*|\[)([^;,\]]*)", code):

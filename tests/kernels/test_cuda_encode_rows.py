@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels import cpu, cuda, reference
 from llmrec_fast.kernels.codes import Codes, ScanPlan, empty_codes
+from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import runtime, using, why_unavailable
 from llmrec_fast.kernels.cuda.scan_codes import (
     blocks_of_tiles,
@@ -22,6 +24,7 @@ from llmrec_fast.kernels.cuda.scan_codes import (
 )
 from llmrec_fast.kernels.reference.bounded_search import decoded_stages, first_terms
 from tests.kernels.bounded_tools import plan_of, segment_of
+from tests.kernels.test_cuda_bounded_search import reserved
 from tests.kernels.test_encode_rows import SHAPES, exactly_rotated, least_margins, make_rows
 from tests.simt.memory import DeviceArray, Emulation
 
@@ -143,3 +146,28 @@ def test_misuse_is_refused(emulation: Emulation) -> None:
             cuda.encode_rows(rows[:, :60].copy(), plan)
         with pytest.raises(InvalidInput, match="bias must have shape"):
             cuda.encode_rows(rows, plan, bias=np.zeros(39, np.float32))
+
+
+def test_offsets_beyond_32_bits(emulation: Emulation) -> None:
+    """Rows are encoded behind so many others that every stage lies beyond 2^31 bytes."""
+    rows, far = make_rows(70, 150), 46_000_000 // 512 * 512 + 13
+    plan, place = plan_of(rows, 96, 64), Place(0, 0)
+    with using(emulation.runtime):
+        near = empty_device_codes(plan, 512, emulation.runtime, place)
+        room, nothing = far + 512 - 13, np.zeros(0, np.uint8)
+        reserved_codes = replace(
+            near,
+            described=replace(near.described, rows=far),
+            capacity=room,
+            first=reserved(room * plan.first_stride // 8, np.uint8, nothing),
+            second=reserved(room * plan.second_stride, np.uint8, nothing),
+            third=reserved(room * plan.third, np.int8, nothing),
+            third_terms=reserved(room * 4, np.float32, nothing),
+        )
+        codes = cuda.encode_rows(rows, plan, out=reserved_codes)
+        expected = cuda.encode_rows(rows, plan, out=replace(near, described=replace(near.described, rows=13)))
+    assert far * min(plan.first_stride // 8, plan.second_stride, plan.third) > 2**31
+    assert codes.rows == far + 70
+    for name in ("first", "second", "third", "third_terms"):
+        ours, theirs = getattr(codes, name).owner, getattr(expected, name).owner._host
+        np.testing.assert_array_equal(ours[-len(theirs) :].view(np.uint8), theirs.view(np.uint8))
