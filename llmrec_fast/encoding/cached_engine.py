@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from llmrec_fast.encoding import devices
 from llmrec_fast.encoding.architectures import read_architecture
-from llmrec_fast.encoding.batching import pad_batch, pad_to_shape, plan_batches
+from llmrec_fast.encoding.batching import pad_to_shape
 from llmrec_fast.encoding.engine_cache import (
     EngineKey,
     make_key,
@@ -25,17 +25,15 @@ from llmrec_fast.encoding.engine_cache import (
 from llmrec_fast.encoding.engine_profiles import plan_profiles, round_up
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT
 from llmrec_fast.encoding.model_files import ModelFiles, find_model
-from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision, build_plain_graph, largest_inputs
+from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision, build_plain_graph
 from llmrec_fast.encoding.session import check_vocabulary
 from llmrec_fast.encoding.tensorrt_session import Engine, build_engine
 from llmrec_fast.encoding.token_table import TOKENS_PER_BATCH, TokenTable
-from llmrec_fast.encoding.tokens import Int32Array, Tokenizer, check_unicode
+from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import CorruptFile, DeviceUnavailable, InvalidInput
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime, runtime
-
-_MEASURED_TOKENS = 2048  # of a batch that int8 is measured with, on the CPU
 
 
 class TensorRTSession:
@@ -79,15 +77,13 @@ class TensorRTSession:
     def prepare(self) -> None:
         """Build the engine if there is none, and keep it in the cache; one that cannot be kept is used, with a warning.
 
-        Raises as `build`; `DeviceUnavailable` for int8, which is built from texts.
+        Raises as `build`.
         """
         with self._building:
             if self._engine is not None:
                 return
-            if self._precision == "int8":
-                raise DeviceUnavailable(f"an int8 engine is built from texts of yours: {self._command()}")
             try:
-                self._build(())
+                self._build()
             except OSError as error:
                 warnings.warn(
                     f"the TensorRT engine could not be kept in the cache ({error}); the next process builds it again",
@@ -95,20 +91,18 @@ class TensorRTSession:
                     stacklevel=3,
                 )
 
-    def build(self, texts: Sequence[Int32Array] = ()) -> Path:
+    def build(self) -> Path:
         """Build the engine if there is none; returns its file. Takes minutes.
-
-        `texts` are token ids, of typical texts, that int8 is measured with.
 
         Raises
         ------
-        InvalidInput : TensorRT cannot take the model, int8 without texts, or a cache that cannot be written.
+        InvalidInput : TensorRT cannot take the model, or a cache that cannot be written.
         CudaError : the build failed.
         """
         with self._building:
             try:
                 if self._engine is None:
-                    self._build(texts)
+                    self._build()
             except OSError as error:
                 raise InvalidInput(
                     f"cannot write {self.key.path}: {error}. Set LLMREC_CACHE to a folder with enough room"
@@ -153,20 +147,10 @@ class TensorRTSession:
             self.problem = f"the TensorRT engine {self.key.path} {problem}; warmup() or {self._command()} replaces it"
         return None
 
-    def _build(self, texts: Sequence[Int32Array]) -> None:
+    def _build(self) -> None:
         """Build, take into use, then keep: an `OSError` leaves an engine that works."""
         with WeightFiles(self._files.weights) as weights:
-            measured = None
-            if self._precision == "int8":
-                lengths = np.array([len(text) for text in texts], np.int64)
-                batches = plan_batches(lengths, _MEASURED_TOKENS)
-                padding_id = self._architecture.padding_id or 0
-                measured = largest_inputs(
-                    self._architecture,
-                    weights,
-                    (pad_batch([texts[row] for row in batch], padding_id) for batch in batches),
-                )
-            graph = build_plain_graph(self._architecture, weights, self._precision, measured)
+            graph = build_plain_graph(self._architecture, weights, self._precision)
         with self.runtime.memory.at(self.place):
             engine, timing = build_engine(graph.model, self._profiles, read_timing(self.key))
             self._engine = Engine(engine, self._profiles)
@@ -174,14 +158,11 @@ class TensorRTSession:
         write_engine(self.key, engine)
 
     def _command(self) -> str:
-        texts = " --texts FILE" if self._precision == "int8" else ""
-        return f"`llmrec-fast build-engine {self._files.folder} --precision {self._precision}{texts}`"
+        return f"`llmrec-fast build-engine {self._files.folder} --precision {self._precision}`"
 
 
-def build_cached_engine(model: str | Path, precision: Precision = "float16", texts: Sequence[str] = ()) -> Path:
+def build_cached_engine(model: str | Path, precision: Precision = "float16") -> Path:
     """Build a model's engine for this GPU if the cache has none; returns its file.
-
-    `texts` are typical ones (a few hundred), for int8 only.
 
     Raises
     ------
@@ -190,9 +171,6 @@ def build_cached_engine(model: str | Path, precision: Precision = "float16", tex
     """
     if precision not in PRECISIONS:
         raise InvalidInput(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if bool(texts) != (precision == "int8"):
-        raise InvalidInput("int8 needs texts to measure the layers with, and only int8 does")
-    check_unicode(texts)
     devices.choose_device("tensorrt")
     files = find_model(model)
     if not files.can_be_built:
@@ -202,7 +180,4 @@ def build_cached_engine(model: str | Path, precision: Precision = "float16", tex
     session = TensorRTSession(files, precision)
     if session.problem is not None:
         warnings.warn(session.problem, RuntimeWarning, stacklevel=2)
-    length = min(files.max_length or session.longest, session.longest)
-    tokenizer = Tokenizer(files.tokenizer, length, None, files.lower_case)
-    before = files.prompts.choose(None, None)
-    return session.build(tokenizer.tokenize([before + text for text in texts]).windows)
+    return session.build()

@@ -2,15 +2,17 @@
 
 The graph is strongly typed: with float16, the matrix products are float16 and everything between them (bias, softmax, layer
 norm, activation, residual) float32, so that no builder has to choose a precision. With int8, the products of the linear layers
-read QuantizeLinear / DequantizeLinear pairs: weights with a scale an output column, activations with a scale a tensor that
-`largest_inputs` measures. Parameters are inside the file: TensorRT's parser takes one buffer, of at most 2 GB.
+read QuantizeLinear / DequantizeLinear pairs: weights with a scale an output column, activations with a scale and a middle a
+row. TensorRT takes only constants as scales, has no zero points, and makes no int8 by itself (its DynamicQuantize gives
+blocks of 4-bit and 8-bit floats). So a row x = middle + size * unit is brought to unit values from -1 to 1, which a pair of
+the constant scale 1/127 rounds, and x W = size * (unit W) + middle * (column sums of W). Parameters are inside the file:
+TensorRT's parser takes one buffer, of at most 2 GB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,17 +20,17 @@ from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.architectures import Architecture
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT
 from llmrec_fast.encoding.relative_positions import bias_by_distance
-from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
-VERSION = 1  # of what this file writes: engines built from another are stale
+VERSION = 2  # of what this file writes: engines built from another are stale
 _OPSET = 17
 _IR_VERSION = 8
 _LARGEST_FILE = (1 << 31) - (1 << 20)
 _MASKED = -10000.0
+_LEAST_SIZE = 1e-30  # of a row, so that zeros can be divided by it
 
 
 @dataclass(frozen=True)
@@ -42,74 +44,36 @@ class PlainGraph:
     precision: Precision
 
 
-def build_plain_graph(
-    architecture: Architecture,
-    weights: WeightFiles,
-    precision: Precision = "float32",
-    largest: Mapping[str, float] | None = None,
-) -> PlainGraph:
-    """The graph of a model.
-
-    Parameters
-    ----------
-    precision : of the matrix products.
-    largest : for int8, the largest magnitude of each linear layer's input, from `largest_inputs`.
+def build_plain_graph(architecture: Architecture, weights: WeightFiles, precision: Precision = "float32") -> PlainGraph:
+    """The graph of a model, with its matrix products in `precision`.
 
     Raises
     ------
     CorruptFile : a parameter is missing or has the wrong shape.
-    InvalidInput : another precision, int8 without `largest`, or parameters beyond 2 GB.
+    InvalidInput : another precision, or parameters beyond 2 GB.
     """
     if precision not in PRECISIONS:
         raise InvalidInput(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if (precision == "int8") != (largest is not None):
-        raise InvalidInput("int8 needs the largest magnitude of each layer's input, and only int8 does")
-    return _Builder(architecture, weights, precision, largest or {}).build()
+    return _Builder(architecture, weights, precision).build()
 
 
-def largest_inputs(
-    architecture: Architecture, weights: WeightFiles, batches: Iterable[tuple[Int32Array, Int32Array]]
-) -> dict[str, float]:
-    """The largest magnitude of each linear layer's input over `batches` of (ids, lengths), by layer name; runs on the CPU.
+class _CodedRows(NamedTuple):
+    """A tensor x whose rows are middle + size * near, but for rounding; `near` has passed through int8."""
 
-    Padding is measured as well: it passes through the same products.
-    """
-    import onnxruntime
-
-    builder = _Builder(architecture, weights, "float32", {}, measure=True)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(builder.build().model, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs() if output.name != OUTPUT]
-    largest = dict.fromkeys(names, 0.0)
-    for ids, lengths in batches:
-        for name, value in zip(names, session.run(names, {IDS: ids, LENGTHS: lengths}), strict=True):
-            largest[name] = max(largest[name], float(value))
-    if not largest or min(largest.values()) == 0.0:
-        raise InvalidInput("int8 needs texts to measure the layers with; none were given")
-    return {name.removesuffix(_MEASURED): value for name, value in largest.items()}
-
-
-_MEASURED = "_largest"
+    near: str
+    size: str
+    middle: str
 
 
 class _Builder:
     """Each method adds one part and returns the name of its output, which is float32 everywhere but inside a product."""
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        weights: WeightFiles,
-        precision: Precision,
-        largest: Mapping[str, float],
-        measure: bool = False,
-    ) -> None:
+    def __init__(self, architecture: Architecture, weights: WeightFiles, precision: Precision) -> None:
         self._architecture = architecture
         self._weights = weights
         self._precision = precision
-        self._largest = largest
-        self._measure = measure
         self._nodes: list[Any] = []
+        self._coded: dict[str, _CodedRows] = {}
         self._initializers: dict[str, Any] = {}
         self._bytes = 0
 
@@ -233,28 +197,41 @@ class _Builder:
 
     def _linear(self, name: str, x: str, place: str, columns: int, rows: int, scale: float = 1.0) -> str:
         """X W + b, scaled; `rows` and `columns` are the stored matrix's."""
-        if self._measure:
-            self._node("ReduceMax", [self._node("Abs", [x], f"{name}_size")], name + _MEASURED, keepdims=0)
         weight = np.ascontiguousarray(self._read(f"{place}.weight", rows, columns).T) * np.float32(scale)
         bias = self._value(f"{name}_bias", self._read(f"{place}.bias", rows) * np.float32(scale))
         if self._precision == "int8":
-            product = self._node("MatMul", self._quantised(name, x, weight), f"{name}_product")
+            product = self._product_of_codes(name, x, weight)
         else:
             product = self._product(name, x, self._value(f"{name}_weight", self._in_precision(weight)), constant=True)
         return self._node("Add", [product, bias], f"{name}_biased")
 
-    def _quantised(self, name: str, x: str, weight: Float32Array) -> list[str]:
-        """Both factors through int8 and back: what a runtime with int8 products computes in int8."""
-        step = np.float32(max(self._largest[name], float(np.finfo(np.float32).tiny)) / 127)
-        zero = self._value("zero_point", np.int8(0))
-        pair = [self._value(f"{name}_step", step), zero]
-        coded = self._node("QuantizeLinear", [x, *pair], f"{name}_coded")
-        left = self._node("DequantizeLinear", [coded, *pair], f"{name}_near")
+    def _product_of_codes(self, name: str, x: str, weight: Float32Array) -> str:
+        """A product of int8 codes and back: what a runtime with int8 products computes in int8."""
+        rows = self._coded.get(x) or self._code_rows(x)
         steps = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny).astype(np.float32) / np.float32(127)
         codes = np.rint(weight / steps).clip(-127, 127).astype(np.int8)
         zeros = self._value(f"{name}_zeros", np.zeros(len(steps), np.int8))
         parts = [self._value(f"{name}_weight", codes), self._value(f"{name}_steps", steps), zeros]
-        return [left, self._node("DequantizeLinear", parts, f"{name}_weight_near", axis=1)]
+        near_weight = self._node("DequantizeLinear", parts, f"{name}_weight_near", axis=1)
+        product = self._node("MatMul", [rows.near, near_weight], f"{name}_unit_product")
+        scaled = self._node("Mul", [product, rows.size], f"{name}_scaled")
+        # of the rounded weights: where most of a row lies far from its middle, the two products' errors must cancel
+        sums = self._value(f"{name}_sums", codes.sum(axis=0, dtype=np.int64).astype(np.float32) * steps)
+        moved = self._node("Mul", [rows.middle, sums], f"{name}_moved")
+        return self._node("Add", [scaled, moved], f"{name}_product")
+
+    def _code_rows(self, x: str) -> _CodedRows:
+        high = self._node("ReduceMax", [x], f"{x}_high", axes=[-1], keepdims=1)
+        low = self._node("ReduceMin", [x], f"{x}_low", axes=[-1], keepdims=1)
+        half = self._value("half", np.float32(0.5))
+        middle = self._node("Mul", [self._node("Add", [high, low], f"{x}_both"), half], f"{x}_middle")
+        reach = self._node("Sub", [high, middle], f"{x}_reach")
+        size = self._node("Max", [reach, self._value("least_size", np.float32(_LEAST_SIZE))], f"{x}_size")
+        unit = self._node("Div", [self._node("Sub", [x, middle], f"{x}_centred"), size], f"{x}_unit")
+        pair = [self._value("code_step", np.float32(1 / 127)), self._value("zero_point", np.int8(0))]
+        coded = self._node("QuantizeLinear", [unit, *pair], f"{x}_coded")
+        self._coded[x] = _CodedRows(self._node("DequantizeLinear", [coded, *pair], f"{x}_near"), size, middle)
+        return self._coded[x]
 
     def _product(self, name: str, left: str, right: str, *, constant: bool = False) -> str:
         """A matrix product in the graph's precision, float32 in and out; a `constant` right side has that precision already."""
@@ -311,8 +288,6 @@ class _Builder:
         outputs = [
             helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", "time", self._architecture.hidden])
         ]
-        measured = [node.output[0] for node in self._nodes if node.output[0].endswith(_MEASURED)]
-        outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in measured]
         graph = helper.make_graph(
             self._nodes,
             "encoder",

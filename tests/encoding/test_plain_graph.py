@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from llmrec_fast.encoding.architectures import Architecture, read_architecture
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, build_graph
-from llmrec_fast.encoding.plain_graph import PlainGraph, build_plain_graph, largest_inputs
+from llmrec_fast.encoding.plain_graph import PlainGraph, build_plain_graph
 from llmrec_fast.encoding.session import GraphSession
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
@@ -77,20 +77,32 @@ def test_float16_products_lose_a_thousandth(tmp_path: Path, kind: str) -> None:
     assert _cosines(found, expected).min() > 0.9999
 
 
-def test_int8_stays_near_and_needs_measured_inputs(tmp_path: Path) -> None:
-    folder = write_model(tmp_path)
+@pytest.mark.parametrize("kind", KINDS)
+def test_int8_has_a_scale_a_row_and_stays_near(tmp_path: Path, kind: str) -> None:
+    folder = write_model(tmp_path, kind)
     architecture, weights = _open(folder)
     ids, lengths = _batch(architecture)
     with weights:
-        with pytest.raises(InvalidInput, match="int8 needs"):
-            build_plain_graph(architecture, weights, "int8")
-        with pytest.raises(InvalidInput, match="none were given"):
-            largest_inputs(architecture, weights, [])
-        largest = largest_inputs(architecture, weights, [(ids, lengths)])
-        graph = build_plain_graph(architecture, weights, "int8", largest)
-    assert len(largest) == 6 * architecture.layers
+        graph = build_plain_graph(architecture, weights, "int8")
     found, expected = _run(graph, ids, lengths), _fused(folder, ids, lengths)
-    assert 0.98 < _cosines(found, expected).min() < 0.999999
+    assert 0.999 < _cosines(found, expected).min() < 0.999999
+    # a text's vectors do not depend on what else is in the batch: no scale is shared
+    np.testing.assert_allclose(_run(graph, ids[2:3], lengths[2:3]), found[10:30], atol=1e-5)
+
+
+def test_int8_takes_constants_as_scales_and_codes_a_tensor_once(bert: Path) -> None:
+    """What TensorRT's QuantizeLinear and DequantizeLinear allow: constant scales, zero points of zero."""
+    architecture, weights = _open(bert)
+    with weights:
+        model = onnx.load_from_string(build_plain_graph(architecture, weights, "int8").model)
+    onnx.checker.check_model(model, full_check=True)
+    values = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
+    pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for node in pairs:
+        assert values[node.input[1]].dtype == np.float32
+        assert not values[node.input[2]].any()
+    coded = [node.input[0] for node in pairs if node.op_type == "QuantizeLinear"]
+    assert len(coded) == len(set(coded)) == 4 * architecture.layers  # query, key and value share theirs
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
