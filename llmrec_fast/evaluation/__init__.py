@@ -5,6 +5,7 @@ Works on plain arrays; knows nothing of models. See `evaluate` for the rules tha
 
 from llmrec_fast.evaluation.adapters import EvaluationInput, from_dicts, from_frames, from_ranx
 from llmrec_fast.evaluation.candidates import SampledEvaluationWarning, sample_candidates
+from llmrec_fast.evaluation.cold import ColdItems, cold_item_recall, summarize_cold_items
 from llmrec_fast.evaluation.feedback import FeedbackSummary, Rate, summarize_feedback
 from llmrec_fast.evaluation.leaks import SequenceLeaks, SplitLeaks, find_leaks, find_sequence_leaks
 from llmrec_fast.evaluation.metrics import METRICS, evaluate, evaluate_per_user
@@ -27,6 +28,7 @@ from llmrec_fast.evaluation.uncertainty import (
 
 __all__ = [
     "METRICS",
+    "ColdItems",
     "EvaluationInput",
     "EvaluationReport",
     "FeedbackSummary",
@@ -43,6 +45,7 @@ __all__ = [
     "binary_accuracy",
     "bootstrap_interval",
     "calibration_error",
+    "cold_item_recall",
     "cold_items",
     "cold_users",
     "compare_methods",
@@ -69,6 +72,7 @@ __all__ = [
     "split_at_time",
     "split_by_global_time",
     "split_by_time",
+    "summarize_cold_items",
     "summarize_feedback",
     "t_test",
     "wilcoxon_test",

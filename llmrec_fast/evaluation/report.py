@@ -17,6 +17,7 @@ import numpy as np
 from llmrec_fast.arrays import ArrayLike, Float64Array
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.evaluation.catalogue import Catalogue
+from llmrec_fast.evaluation.cold import ColdItems, summarize_cold_items
 from llmrec_fast.evaluation.metrics import evaluate, evaluate_per_user, is_overall
 from llmrec_fast.evaluation.popularity_buckets import PopularityBucket, recall_by_popularity
 from llmrec_fast.evaluation.relevance import Gains, Relevant, as_relevance
@@ -26,6 +27,7 @@ from llmrec_fast.tables import Cell, format_table
 
 _CUTS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 _QUANTILES = 101
+_COLD_CUT = 20
 CURVES = ("ndcg", "recall")
 
 
@@ -43,6 +45,8 @@ class MethodResult:
     coverage : share of the catalogue in the first k of any list, at the k of the main metric.
     distribution : [(value, share of users at or below it)] of the main metric.
     recall_by_popularity : at the k of the main metric; empty without item_counts.
+    cold_items : recall of the items without a training interaction among the first 20; None without item_counts or where no
+        such item is relevant.
     """
 
     figures: dict[str, float]
@@ -52,6 +56,7 @@ class MethodResult:
     coverage: float
     distribution: list[tuple[float, float]]
     recall_by_popularity: list[PopularityBucket]
+    cold_items: ColdItems | None
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,15 @@ class EvaluationReport:
     methods: dict[str, MethodResult]
 
     def table(self) -> str:
-        """A row a method and a column a metric, as text."""
+        """A row a method and a column a metric, as text; the last for cold items, where any are relevant."""
         names = list(next(iter(self.methods.values())).figures)
-        rows: list[list[Cell]] = [[method, *result.figures.values()] for method, result in self.methods.items()]
-        return format_table(["method", *names], rows)
+        rows: list[list[Cell]] = []
+        for method, result in self.methods.items():
+            cold = [] if result.cold_items is None else [result.cold_items.recall.mean]
+            rows.append([method, *result.figures.values(), *cold])
+        cold_items = next(iter(self.methods.values())).cold_items
+        last = [] if cold_items is None else [f"cold recall@{cold_items.k}"]
+        return format_table(["method", *names, *last], rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON; what is not a number is None."""
@@ -196,6 +206,11 @@ def compare_methods(
             recall_by_popularity=[]
             if item_counts is None
             else recall_by_popularity(lists, relevant, item_counts, cut, item_ids=item_ids),
+            cold_items=None
+            if item_counts is None
+            else summarize_cold_items(
+                lists, relevant, item_counts, _COLD_CUT, item_ids=item_ids, resamples=resamples, seed=seed
+            ),
         )
     users = {method: len(rows[main]) for method, rows in values.items()}
     if len(set(users.values())) > 1:

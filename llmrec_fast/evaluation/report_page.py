@@ -50,6 +50,7 @@ def render_page(report: EvaluationReport) -> str:
 <p>{report.users:,} users with {report.relevant:,} relevant items; {report.n_items:,} items in the catalogue.</p>
 <div class="scroll">{_table(report)}</div>
 {_notes(report)}
+{_cold_items(report)}
 <div class="charts">
 {charts}
 </div>
@@ -90,6 +91,25 @@ def _notes(report: EvaluationReport) -> str:
             "comparisons; * marks p below .05."
         )
     return f"<p><small>{escape(notes)} Plots use {escape(report.main_metric)}.</small></p>"
+
+
+def _cold_items(report: EvaluationReport) -> str:
+    """What each method finds among items that nobody had chosen; nothing where none of those is relevant."""
+    reference = report.methods[report.reference].cold_items
+    if reference is None:
+        return ""
+    rows = []
+    for method, result in report.methods.items():
+        if (cold := result.cold_items) is None:
+            continue
+        reach = f"<small>{cold.recall.low:.4f} to {cold.recall.high:.4f}</small>"
+        times = f"{cold.recall.mean / reference.recall.mean:.2f}" if reference.recall.mean else "-"
+        rows.append(f"<tr><td>{escape(method)}</td><td>{cold.recall.mean:.4f}{reach}</td><td>{times}</td></tr>")
+    head = f"<th>method</th><th>recall@{reference.k}</th><th>times {escape(report.reference)}</th>"
+    return f"""<h2>Cold items</h2>
+<p>{reference.items:,} items have no training interaction; {reference.users:,} users have a relevant one among them. Recall is
+the mean over these users of the share of those items in the first {reference.k} of their list.</p>
+<table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>"""
 
 
 def _charts(report: EvaluationReport) -> list[str]:

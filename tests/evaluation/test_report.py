@@ -15,6 +15,7 @@ from llmrec_fast.evaluation import (
     evaluate_per_user,
     randomization_test,
     recall_by_popularity,
+    summarize_cold_items,
     svg,
     write_report,
 )
@@ -51,6 +52,8 @@ def test_figures_are_those_of_the_single_functions(case, report):
         assert result.figures == evaluate(lists, relevant, METRICS, item_counts=counts)
         assert result.intervals["ndcg@3"] == bootstrap_interval(per_user[method], resamples=200)
         assert result.recall_by_popularity == recall_by_popularity(lists, relevant, counts, 3)
+        assert result.cold_items == summarize_cold_items(lists, relevant, counts, 20, resamples=200)
+        assert f"{result.cold_items.recall.mean:.4f}<small>" in report.page()
         assert result.coverage == evaluate(lists, relevant, ["coverage@3"], n_items=30)["coverage@3"]
         width = lists.shape[1]
         assert [k for k, _ in result.curves["recall"]] == [1, 2, 3, 5, *([10] if width > 10 else []), width]
@@ -64,12 +67,13 @@ def test_figures_are_those_of_the_single_functions(case, report):
     wanted = randomization_test(per_user[NASTY], per_user["chance"], resamples=2_000).p_value
     assert report.methods[NASTY].p_values["ndcg@3"] == wanted < 0.05
     assert (report.users, report.relevant, report.n_items) == (45, 90, 30)
+    assert report.methods["chance"].cold_items.items == (counts == 0).sum() > 0
     assert (report.main_metric, report.reference) == ("ndcg@3", "chance")
 
 
 def test_files(tmp_path, report):
     text, data, page = write_report(tmp_path / "new" / "folder", report)
-    assert text.read_text().splitlines()[0].split() == ["method", *METRICS]
+    assert text.read_text().splitlines()[0].split() == ["method", *METRICS, "cold", "recall@20"]
     loaded = json.loads(data.read_text())
     assert list(loaded["methods"]) == ["chance", NASTY]
     assert loaded["methods"]["chance"]["figures"]["ndcg@3"] == report.methods["chance"].figures["ndcg@3"]
@@ -141,6 +145,8 @@ def test_without_counts_there_is_no_recall_by_popularity_and_defaults_apply(case
     assert list(report.methods["chance"].figures) == ["ndcg@10", "recall@20", "mrr@10", "coverage@20"]
     assert report.methods["chance"].recall_by_popularity == []
     assert report.page().count("<svg") == 4
+    assert report.methods["chance"].cold_items is None
+    assert "Cold items" not in report.page()
     assert "randomisation" not in report.page()
 
 
