@@ -112,7 +112,7 @@ class Architecture:
 
 
 _ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
-SUPPORTED_TYPES = ("bert", *_ROBERTA_TYPES, "distilbert", "mpnet")
+BERT_TYPES = ("bert", *_ROBERTA_TYPES, "distilbert", "mpnet")
 
 
 def read_architecture(config: Mapping[str, Any], parameters: Collection[str]) -> Architecture:
@@ -123,12 +123,8 @@ def read_architecture(config: Mapping[str, Any], parameters: Collection[str]) ->
     InvalidInput : an architecture, a position scheme or an activation that the graph builder does not have, or a missing key.
     """
     kind = str(config.get("model_type", "unknown"))
-    if kind not in SUPPORTED_TYPES:
-        raise InvalidInput(
-            f"no graph can be built from the weights of architecture {kind!r} (built are {', '.join(SUPPORTED_TYPES)}); "
-            "export the model to ONNX (for example: optimum-cli export onnx --task feature-extraction) and put model.onnx "
-            "into its folder"
-        )
+    if kind not in BERT_TYPES:
+        raise InvalidInput(f"{kind!r} is not an architecture of the BERT family, which is {', '.join(BERT_TYPES)}")
     scheme = config.get("position_embedding_type", "absolute")
     if scheme != "absolute":
         raise InvalidInput(
@@ -139,44 +135,51 @@ def read_architecture(config: Mapping[str, Any], parameters: Collection[str]) ->
     distilbert = kind == "distilbert"
     names = {"distilbert": _DISTILBERT_NAMES, "mpnet": _MPNET_NAMES}.get(kind, _BERT_NAMES)
     hidden, heads = (
-        _size(config, "dim" if distilbert else "hidden_size"),
-        _size(config, "n_heads" if distilbert else "num_attention_heads"),
+        read_size(config, "dim" if distilbert else "hidden_size"),
+        read_size(config, "n_heads" if distilbert else "num_attention_heads"),
     )
     if hidden % heads:
         raise InvalidInput(f"config.json: {hidden} columns cannot be shared by {heads} attention heads")
     return Architecture(
-        prefix=_prefix(kind, parameters),
+        prefix=find_prefix(kind, parameters, "embeddings.word_embeddings.weight"),
         names=names,
-        layers=_size(config, "n_layers" if distilbert else "num_hidden_layers"),
+        layers=read_size(config, "n_layers" if distilbert else "num_hidden_layers"),
         heads=heads,
         hidden=hidden,
-        intermediate=_size(config, "hidden_dim" if distilbert else "intermediate_size"),
-        vocabulary=_size(config, "vocab_size"),
-        positions=_size(config, "max_position_embeddings"),
-        padding_id=int(config.get("pad_token_id", 1)) if kind in (*_ROBERTA_TYPES, "mpnet") else None,
+        intermediate=read_size(config, "hidden_dim" if distilbert else "intermediate_size"),
+        vocabulary=read_size(config, "vocab_size"),
+        positions=read_size(config, "max_position_embeddings"),
+        padding_id=_padding_id(kind, config),
         token_types=kind in ("bert", *_ROBERTA_TYPES),
         relative_buckets=int(config.get("relative_attention_num_buckets", 32)) if kind == "mpnet" else 0,
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
-        activation=_activation(config.get("activation" if distilbert else "hidden_act", "gelu")),
+        activation=read_activation(config.get("activation" if distilbert else "hidden_act", "gelu")),
     )
 
 
-def _size(config: Mapping[str, Any], key: str) -> int:
+def _padding_id(kind: str, config: Mapping[str, Any]) -> int | None:
+    if kind == "mpnet":
+        return 1  # transformers counts from there whatever the configuration says
+    return int(config.get("pad_token_id", 1)) if kind in _ROBERTA_TYPES else None
+
+
+def read_size(config: Mapping[str, Any], key: str) -> int:
+    """A size of config.json. Raises `InvalidInput` unless it is a positive integer."""
     value = config.get(key)
     if not isinstance(value, int) or value < 1:
         raise InvalidInput(f"config.json must give {key} as a positive integer; it gives {value!r}")
     return value
 
 
-def _activation(name: Any) -> Activation:
+def read_activation(name: Any) -> Activation:
+    """An activation by the name that config.json gives it. Raises `InvalidInput` for one that is not supported."""
     if name not in _ACTIVATIONS:
         raise InvalidInput(f"config.json asks for the activation {name!r}; supported are {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]
 
 
-def _prefix(kind: str, parameters: Collection[str]) -> str:
-    """Checkpoints of a model with a head keep the encoder's parameters below its name."""
-    suffix = "embeddings.word_embeddings.weight"
+def find_prefix(kind: str, parameters: Collection[str], suffix: str) -> str:
+    """What stands before `suffix`, the first table's name: checkpoints with a head keep the encoder below a name."""
     found = sorted((name for name in parameters if name.endswith(suffix)), key=len)
     if not found:
         raise InvalidInput(f"the weights have no parameter {suffix}: they are not those of a {kind} model")

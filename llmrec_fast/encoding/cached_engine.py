@@ -173,10 +173,8 @@ def build_cached_engine(model: str | Path, precision: Precision = "float16") -> 
         raise InvalidInput(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     devices.choose_device("tensorrt")
     files = find_model(model)
-    if not files.can_be_built:
-        raise InvalidInput(
-            f"{files.folder}: the package builds no graph of this architecture, so TensorRT cannot run it"
-        )
+    if not files.of_bert_family:
+        raise InvalidInput(f"{files.folder} is not a model of the BERT family given as weights: TensorRT cannot run it")
     session = TensorRTSession(files, precision)
     if session.problem is not None:
         warnings.warn(session.problem, RuntimeWarning, stacklevel=2)

@@ -87,6 +87,8 @@ def _why_not(files: ModelFiles, device: str, precision: Precision | None) -> str
     """Why the GPU sessions that `device` allows cannot run the model, if they cannot."""
     if not files.can_be_built:
         return "the package does not build its graph, and ONNX files run on the CPU"
+    if not files.of_bert_family:
+        return f"models of the architecture {files.config.get('model_type')!r} run on the CPU"
     if precision == "int8" and device != "tensorrt":
         return "precision='int8' is for the CPU, and for device='tensorrt'"
     if precision == "float16" and device == "cuda":

@@ -39,7 +39,8 @@ class Encoder:
     Parameters
     ----------
     model : a known name (`minilm`) or a folder in the Hugging Face layout: config.json, tokenizer.json, and either
-        model.safetensors of a BERT-family architecture or an ONNX file; modules.json and 1_Pooling are honoured.
+        model.safetensors or an ONNX file; modules.json and 1_Pooling are honoured. Weights may be of BERT, RoBERTa, XLM-R,
+        DistilBERT or MPNet, and on the CPU in float32 of ModernBERT, Llama, Mistral, Qwen2 or Qwen3 too.
     device : "auto", "cpu", "cuda" (ONNX Runtime on a GPU, float32) or "tensorrt", the last two for weights that the package
         builds a graph from. "auto" takes a GPU where one can be used, with TensorRT where an engine of the model was built;
         `describe()` says what it chose and why. A device that was asked for by name and cannot be used raises, and names what

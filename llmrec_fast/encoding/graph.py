@@ -2,40 +2,18 @@
 
 The graph takes right-padded token ids and their lengths and gives token embeddings. It is made of ONNX Runtime's fused
 operators (the com.microsoft domain), so that no optimiser has to find them and a session is ready in a tenth of a second.
-Parameters stay outside the serialised graph, as arrays, so that building never copies them and 2 GB are no limit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.architectures import Architecture
+from llmrec_fast.encoding.graph_builder import FUSED, IDS, LENGTHS, OUTPUT, Graph, GraphBuilder
 from llmrec_fast.encoding.relative_positions import bias_by_distance
 from llmrec_fast.encoding.weights import WeightFiles
 
-IDS, LENGTHS, OUTPUT = "input_ids", "lengths", "token_embeddings"
-_FUSED = "com.microsoft"
-_OPSET = 17
-_IR_VERSION = 8
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A serialised ONNX model and the arrays it refers to by name.
-
-    Inputs: `input_ids` (batch, time) int32, `lengths` (batch,) int32. Output: `token_embeddings` (batch, time, hidden) float32,
-    meaningless at positions from a row's length on.
-    """
-
-    model: bytes
-    parameters: dict[str, Float32Array]
-    hidden: int
-    max_length: int
-    vocabulary: int
+__all__ = ["IDS", "LENGTHS", "OUTPUT", "Graph", "build_graph"]
 
 
 def build_graph(architecture: Architecture, weights: WeightFiles) -> Graph:
@@ -43,14 +21,10 @@ def build_graph(architecture: Architecture, weights: WeightFiles) -> Graph:
     return _Builder(architecture, weights).build()
 
 
-class _Builder:
-    """Collects nodes and parameters; each method adds one part and returns the name of its output."""
-
+class _Builder(GraphBuilder):
     def __init__(self, architecture: Architecture, weights: WeightFiles) -> None:
+        super().__init__(weights, architecture.prefix)
         self._architecture = architecture
-        self._weights = weights
-        self._nodes: list[Any] = []
-        self._parameters: dict[str, Float32Array] = {}
 
     def build(self) -> Graph:
         architecture = self._architecture
@@ -58,15 +32,7 @@ class _Builder:
         bias = self._relative_bias() if architecture.relative_buckets else ""
         for layer in range(architecture.layers):
             states = self._feed_forward(layer, self._attention(layer, states, bias))
-        # renaming the last output saves an identity node
-        self._nodes[-1].output[0] = OUTPUT
-        return Graph(
-            self._serialise(),
-            self._parameters,
-            architecture.hidden,
-            architecture.max_length,
-            architecture.vocabulary,
-        )
+        return self._finish(architecture.hidden, architecture.max_length, architecture.vocabulary)
 
     def _embeddings(self) -> str:
         architecture = self._architecture
@@ -91,7 +57,7 @@ class _Builder:
             ],
             "embeddings",
             extra_outputs=["unused_mask"],
-            domain=_FUSED,
+            domain=FUSED,
             epsilon=architecture.epsilon,
         )
 
@@ -139,7 +105,7 @@ class _Builder:
                 bias,
             ],
             f"context_{layer}",
-            domain=_FUSED,
+            domain=FUSED,
             num_heads=self._architecture.heads,
         )
         return self._project(
@@ -165,13 +131,13 @@ class _Builder:
     def _activate(self, layer: int, inner: str, bias: str) -> str:
         kind, output = self._architecture.activation, f"activated_{layer}"
         if kind == "gelu":
-            return self._node("BiasGelu", [inner, bias], output, domain=_FUSED)
+            return self._node("BiasGelu", [inner, bias], output, domain=FUSED)
         if kind == "gelu_tanh":
-            return self._node("FastGelu", [inner, bias], output, domain=_FUSED)
+            return self._node("FastGelu", [inner, bias], output, domain=FUSED)
         biased = self._node("Add", [inner, bias], f"biased_{layer}")
         if kind == "relu":
             return self._node("Relu", [biased], output)
-        return self._node("QuickGelu", [biased], output, domain=_FUSED, alpha=1.0)  # x * sigmoid(x)
+        return self._node("QuickGelu", [biased], output, domain=FUSED, alpha=1.0)  # x * sigmoid(x)
 
     def _project(self, name: str, inner: str, residual: str, linear: str, norm: str, columns: int) -> str:
         """norm(residual + inner W + b)."""
@@ -188,64 +154,10 @@ class _Builder:
 
     def _norm(self, place: str) -> tuple[str, str]:
         """Scale and shift of a layer norm; checkpoints converted from TensorFlow call them gamma and beta."""
-        prefix, names = self._architecture.prefix, self._weights.names()
-        scale, shift = ("weight", "bias") if f"{prefix}{place}.gamma" not in names else ("gamma", "beta")
+        old = f"{self._prefix}{place}.gamma" in self._weights.names()
+        scale, shift = ("weight", "bias") if not old else ("gamma", "beta")
         hidden = self._architecture.hidden
         return (
             self._parameter(f"{place}_scale", self._read(f"{place}.{scale}", hidden)),
             self._parameter(f"{place}_shift", self._read(f"{place}.{shift}", hidden)),
         )
-
-    def _read(self, name: str, *shape: int | None) -> Float32Array:
-        return self._weights.read(self._architecture.prefix + name, *shape)
-
-    def _parameter(self, name: str, array: Float32Array) -> str:
-        self._parameters[name] = np.ascontiguousarray(array, dtype=np.float32)
-        return name
-
-    def _constant(self, name: str, value: np.ndarray[Any, np.dtype[Any]]) -> str:
-        from onnx import helper, numpy_helper
-
-        self._nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value)))
-        return name
-
-    def _node(
-        self, operator: str, inputs: list[str], output: str, extra_outputs: list[str] | None = None, **attributes: Any
-    ) -> str:
-        from onnx import helper
-
-        while inputs and not inputs[-1]:
-            inputs = inputs[:-1]
-        self._nodes.append(helper.make_node(operator, inputs, [output, *(extra_outputs or [])], **attributes))
-        return output
-
-    def _serialise(self) -> bytes:
-        from onnx import TensorProto, helper
-
-        graph = helper.make_graph(
-            self._nodes,
-            "encoder",
-            [
-                helper.make_tensor_value_info(IDS, TensorProto.INT32, ["batch", "time"]),
-                helper.make_tensor_value_info(LENGTHS, TensorProto.INT32, ["batch"]),
-            ],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", "time", self._architecture.hidden])],
-            [_external_tensor(name, array.shape) for name, array in self._parameters.items()],
-        )
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)],
-            ir_version=_IR_VERSION,
-            producer_name="llmrec_fast",
-        )
-        return bytes(model.SerializeToString())
-
-
-def _external_tensor(name: str, shape: tuple[int, ...]) -> Any:
-    """An initialiser whose values the session gets by name; the location is required by the format and never opened."""
-    from onnx import TensorProto
-
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "parameters"
-    return tensor

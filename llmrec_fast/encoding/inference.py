@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array
-from llmrec_fast.encoding.architectures import SUPPORTED_TYPES, read_architecture
+from llmrec_fast.encoding.architectures import BERT_TYPES, read_architecture
 from llmrec_fast.encoding.batching import TOKENS_PER_BATCH, TOKENS_WORTH_A_BATCH, pad_batch, plan_batches
-from llmrec_fast.encoding.graph import build_graph
+from llmrec_fast.encoding.families import build_model_graph
 from llmrec_fast.encoding.model_files import ModelFiles
 from llmrec_fast.encoding.packed import PackedModel, packed_arrays
 from llmrec_fast.encoding.plain_graph import Precision
@@ -50,18 +50,17 @@ def load_model(files: ModelFiles, threads: int, precision: Precision = "float32"
 
     Raises
     ------
-    InvalidInput, CorruptFile : as `read_architecture`, `build_graph` and `OnnxFileSession` do; "int8" for an ONNX file.
+    InvalidInput, CorruptFile : as `build_model_graph` and `OnnxFileSession` do; "int8" for an ONNX file, or for a model that
+        is not of the BERT family.
     MissingDependency : onnxruntime is not installed.
     """
     if precision == "int8":
         return _load_int8(files)
-    if files.weights and (files.config.get("model_type") in SUPPORTED_TYPES or files.onnx is None):
+    if files.can_be_built or files.onnx is None:
         with WeightFiles(files.weights) as weights:
-            graph = build_graph(read_architecture(files.config, weights.names()), weights)
+            graph = build_model_graph(files.config, weights)
         built = GraphSession(graph, threads)
         return LoadedModel(built, built if threads == 1 else GraphSession(graph, 1), "safetensors", graph.max_length)
-    if files.onnx is None:
-        raise InvalidInput(f"{files.folder} has neither weights nor an ONNX file")
     positions = files.config.get("max_position_embeddings")
     loaded = OnnxFileSession(files.onnx, threads)
     return LoadedModel(
@@ -77,6 +76,11 @@ def _load_int8(files: ModelFiles) -> LoadedModel:
         raise InvalidInput(
             f"precision='int8' quantises the weights of a safetensors file, and {files.folder} has an ONNX file only; "
             "use precision='float32', or put model.safetensors into the folder"
+        )
+    if not files.of_bert_family:
+        raise InvalidInput(
+            f"precision='int8' is for models of the BERT family ({', '.join(BERT_TYPES)}); {files.folder} is of the "
+            f"architecture {files.config.get('model_type')!r}: use precision='float32'"
         )
     with WeightFiles(files.weights) as weights:
         architecture = read_architecture(files.config, weights.names())

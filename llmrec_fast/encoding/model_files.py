@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llmrec_fast import fetch
-from llmrec_fast.encoding.architectures import SUPPORTED_TYPES
+from llmrec_fast.encoding.architectures import BERT_TYPES
+from llmrec_fast.encoding.families import GRAPH_TYPES
 from llmrec_fast.encoding.pooling import Pooling, pooling_from_config, pooling_from_name
 from llmrec_fast.encoding.prompts import Prompts
 from llmrec_fast.errors import CorruptFile, InvalidInput
@@ -98,7 +99,12 @@ class ModelFiles:
     @property
     def can_be_built(self) -> bool:
         """Whether the package builds the graph from the weights, and needs no ONNX file."""
-        return bool(self.weights) and self.config.get("model_type") in SUPPORTED_TYPES
+        return bool(self.weights) and self.config.get("model_type") in GRAPH_TYPES
+
+    @property
+    def of_bert_family(self) -> bool:
+        """Whether the weights are of a family that int8 and the GPU sessions know."""
+        return bool(self.weights) and self.config.get("model_type") in BERT_TYPES
 
 
 def find_model(model: str | Path, *, pooling: str | None = None, progress: bool = True) -> ModelFiles:
