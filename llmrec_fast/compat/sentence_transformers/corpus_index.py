@@ -1,8 +1,9 @@
 """Remember the index of the corpus that `semantic_search` was last given: its callers pass all of it with every question.
 
 The first time it is searched as it lies; when the same corpus comes again it is indexed, and from then on only its fingerprint
-is taken: one pass over every bit into a 64-bit hash, so a corpus that was changed in place is noticed. One index is kept, and
-only while the caller keeps the corpus alive.
+is taken: one pass over every bit into a 64-bit hash, so a corpus that was changed in place is noticed. That pass is the floor
+of a call, so it is the only one: a known corpus is neither converted nor checked for NaN again. One index is kept, and only
+while the caller keeps the corpus alive.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import threading
 import weakref
 from typing import Any
 
-from llmrec_fast.arrays import Float32Array
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_fast.arrays import Float32Array, as_matrix
 from llmrec_fast.compat.exact_search import best_rows
 from llmrec_fast.retrieval import Index
 from llmrec_fast.retrieval.result import Metric, SearchResult
@@ -29,21 +33,25 @@ class CorpusIndex:
         self._key: tuple[object, ...] = ()
         self._index: Index | None = None
 
-    def search(self, corpus: Any, rows: Float32Array, queries: Float32Array, k: int, metric: Metric) -> SearchResult:
-        """The k best of `rows`, which are the values of the caller's `corpus`."""
-        if len(rows) < _LEAST_ROWS:
-            return best_rows(queries, rows, k, metric)
+    def search(
+        self, corpus: Any, values: npt.NDArray[Any], queries: Float32Array, k: int, metric: Metric, name: str
+    ) -> SearchResult:
+        """The k best rows of `values`, an (n, d) array that reads the caller's `corpus`, which messages call `name`."""
+        if len(values) < _LEAST_ROWS:
+            return best_rows(queries, as_matrix(values, name), k, metric)
         from llmrec_fast.compat.sentence_transformers.fingerprint import fingerprint
 
-        key = (metric, rows.shape, fingerprint(rows))
+        values = np.ascontiguousarray(values)
+        key = (metric, values.shape, values.dtype, fingerprint(values))
         with self._lock:
             known = self._corpus is not None and self._corpus() is corpus and self._key == key
             index = self._index if known else None
-            if not known:
-                self._remember(corpus, key)
-        if not known:
-            return best_rows(queries, rows, k, metric)
         if index is None:
+            rows = as_matrix(values, name)
+            if not known:
+                with self._lock:
+                    self._remember(corpus, key)
+                return best_rows(queries, rows, k, metric)
             index = Index.build(rows, metric=metric)
             with self._lock:
                 if self._key == key:

@@ -11,7 +11,7 @@ from llmrec_fast.arrays import as_count
 from llmrec_fast.compat.exact_search import best_rows
 from llmrec_fast.compat.sentence_transformers.corpus_index import CorpusIndex
 from llmrec_fast.compat.sentence_transformers.similarity import cos_sim, dot_score, euclidean_sim, pytorch_cos_sim
-from llmrec_fast.compat.sentence_transformers.tensors import as_pair, as_rows
+from llmrec_fast.compat.sentence_transformers.tensors import as_rows, as_two_dimensions, check_columns
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.retrieval.result import Metric
 
@@ -62,11 +62,12 @@ def semantic_search(
     InvalidInput : another score function, shapes that do not fit, values that are not finite.
     """
     _check_chunks(query_chunk_size, corpus_chunk_size)
-    queries, rows = as_pair(query_embeddings, corpus_embeddings, ("query_embeddings", "corpus_embeddings"))
-    k = min(as_count(top_k, "top_k"), len(rows))
+    queries, corpus = as_rows(query_embeddings, "query_embeddings"), as_two_dimensions(corpus_embeddings)
+    check_columns(queries, corpus, ("query_embeddings", "corpus_embeddings"))
+    k = min(as_count(top_k, "top_k"), len(corpus))
     if k == 0:
         return [[] for _ in queries]
-    found = _corpus.search(corpus_embeddings, rows, queries, k, _metric(score_function))
+    found = _corpus.search(corpus_embeddings, corpus, queries, k, _metric(score_function), "corpus_embeddings")
     return [
         [{"corpus_id": corpus_id, "score": score} for corpus_id, score in zip(ids, scores, strict=True)]
         for ids, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)

@@ -42,17 +42,27 @@ def as_array(values: Any) -> Any:
     return np.asarray(values)
 
 
+def as_two_dimensions(values: Any) -> Any:
+    """`as_array`; a single vector is one row."""
+    array = as_array(values)
+    return array[None] if array.ndim == 1 and array.size else array
+
+
 def as_rows(values: Any, name: str) -> Float32Array:
     """`values` as (n, d) float32; a single vector is one row. Raises `InvalidInput` as `as_matrix` does."""
-    array = as_array(values)
-    return as_matrix(array[None] if array.ndim == 1 and array.size else array, name)
+    return as_matrix(as_two_dimensions(values), name)
 
 
 def as_pair(a: Any, b: Any, names: Sequence[str] = ("a", "b")) -> tuple[Float32Array, Float32Array]:
     """Both as (n, d) float32 with the same d."""
     left, right = as_rows(a, names[0]), as_rows(b, names[1])
-    if left.shape[1] != right.shape[1]:
+    check_columns(left, right, names)
+    return left, right
+
+
+def check_columns(left: Any, right: Any, names: Sequence[str]) -> None:
+    """Raise `InvalidInput` unless both arrays have two dimensions and the same number of columns."""
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
         raise InvalidInput(
             f"{names[0]} and {names[1]} must have the same number of columns; got {left.shape} and {right.shape}"
         )
-    return left, right
