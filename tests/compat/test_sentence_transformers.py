@@ -172,6 +172,23 @@ class TestPrompts:
         model = SentenceTransformer(path)
         np.testing.assert_array_equal(model.encode("snow"), model.encode("a man snow", prompt=""))
 
+    def test_prompts_that_are_set_later_count(self, folder: Path, model: SentenceTransformer) -> None:
+        own = SentenceTransformer(folder)
+        own.prompts["late"] = "snow "
+        own.default_prompt_name = "late"
+        np.testing.assert_array_equal(own.encode("café"), model.encode("snow café"))
+        own.default_prompt_name = "later"
+        with pytest.raises(InvalidInput, match="default_prompt_name 'later'"):
+            own.encode("café")
+
+    def test_a_prompt_goes_before_a_name_with_a_warning(
+        self, model: SentenceTransformer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        np.testing.assert_array_equal(
+            model.encode("snow", prompt="café ", prompt_name="query"), model.encode("café snow")
+        )
+        assert "prompt_name is ignored" in caplog.text
+
     def test_damaged_settings_are_named(self, tmp_path: Path) -> None:
         path = write_model(tmp_path / "model")
         write_json(path / "config_sentence_transformers.json", {"prompts": {}})

@@ -18,7 +18,8 @@ from llmrec_fast.compat.sentence_transformers.quantization import PRECISIONS, qu
 from llmrec_fast.compat.sentence_transformers.tensors import as_tensor
 from llmrec_fast.compat.sentence_transformers.text_vectors import TextVectors
 from llmrec_fast.encoding.pooling import normalize_rows
-from llmrec_fast.errors import CorruptFile, DeviceUnavailable, InvalidInput
+from llmrec_fast.encoding.prompts import DOCUMENT_NAMES, QUERY_NAMES, Prompts
+from llmrec_fast.errors import DeviceUnavailable, InvalidInput
 from llmrec_fast.kernels.threads import get_threads
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ _SIMILARITIES: Mapping[str, tuple[_Similarity, _Similarity]] = {
     "euclidean": (similarity.euclidean_sim, similarity.pairwise_euclidean_sim),
     "manhattan": (similarity.manhattan_sim, similarity.pairwise_manhattan_sim),
 }
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+# every model of sentence-transformers has these two, without a text where its files give none
+_USUAL_PROMPTS = ("query", "document")
 _SETTINGS = "config_sentence_transformers.json"
 
 
@@ -64,16 +66,13 @@ class SentenceTransformer:
     ) -> None:
         _check_device(device)
         self._texts = TextVectors(model_name_or_path)
-        settings = _read_settings(self._texts.files.folder)
-        own = {name: text or "" for name, text in (settings.get("prompts") or {}).items()}
-        self.prompts: dict[str, str] = {"query": "", "document": ""} | own | dict(prompts or {})
-        self.default_prompt_name = default_prompt_name or settings.get("default_prompt_name")
-        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
-            raise InvalidInput(
-                f"default_prompt_name {self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}"
-            )
+        known = self._texts.files.prompts
+        usual = Prompts(dict.fromkeys(_USUAL_PROMPTS, "") | dict(known.texts), known.default)
+        chosen = usual.updated(prompts, default_prompt_name)
+        self.prompts: dict[str, str] = dict(chosen.texts)
+        self.default_prompt_name = chosen.default
         self.truncate_dim = None if truncate_dim is None else as_count(truncate_dim, "truncate_dim")
-        self.similarity_fn_name = similarity_fn_name or settings.get("similarity_fn_name") or "cosine"
+        self.similarity_fn_name = similarity_fn_name or _similarity_of(self._texts.files.folder) or "cosine"
 
     @property
     def device(self) -> str:
@@ -227,11 +226,11 @@ class SentenceTransformer:
 
     def encode_query(self, inputs: str | Sequence[str] | None = None, **keywords: Any) -> Any:
         """`encode` with the prompt named "query", unless a prompt is given."""
-        return self.encode(inputs, **self._with_prompt(("query",), keywords))
+        return self.encode(inputs, **self._with_prompt(QUERY_NAMES, keywords))
 
     def encode_document(self, inputs: str | Sequence[str] | None = None, **keywords: Any) -> Any:
         """`encode` with the first prompt of "document", "passage" and "corpus" that there is, unless one is given."""
-        return self.encode(inputs, **self._with_prompt(_DOCUMENT_PROMPTS, keywords))
+        return self.encode(inputs, **self._with_prompt(DOCUMENT_NAMES, keywords))
 
     def _vectors(
         self,
@@ -253,20 +252,18 @@ class SentenceTransformer:
         return vectors if precision == "float32" else quantize_embeddings(vectors, precision)
 
     def _prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        if prompt is not None:
-            if prompt_name is not None:
-                _log.warning("prompt and prompt_name were both given; prompt_name is ignored")
-            return prompt
-        name = self.default_prompt_name if prompt_name is None else prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise InvalidInput(f"prompt_name {name!r} is not among the prompts {sorted(self.prompts)}")
-        return self.prompts[name]
+        if prompt is not None and prompt_name is not None:
+            _log.warning("prompt and prompt_name were both given; prompt_name is ignored")
+            prompt_name = None
+        return self._known_prompts.choose(prompt_name, prompt)
+
+    @property
+    def _known_prompts(self) -> Prompts:
+        return Prompts(self.prompts, self.default_prompt_name)  # both may have been set since
 
     def _with_prompt(self, names: Sequence[str], keywords: dict[str, Any]) -> dict[str, Any]:
         if keywords.get("prompt") is None and keywords.get("prompt_name") is None:
-            return keywords | {"prompt_name": next((name for name in names if name in self.prompts), None)}
+            return keywords | {"prompt_name": self._known_prompts.first_of(names)}
         return keywords
 
 
@@ -275,12 +272,8 @@ def _check_device(device: object) -> None:
         raise DeviceUnavailable(f"device {device!r} is not covered by this module; leave it out or use 'cpu'")
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def _similarity_of(folder: Path) -> str | None:
     path = folder / _SETTINGS
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CorruptFile(f"{path} is not valid JSON: {error}") from error
-    return dict(settings)
+    settings = json.loads(path.read_bytes()) if path.is_file() else {}
+    name: str | None = settings.get("similarity_fn_name")
+    return name
