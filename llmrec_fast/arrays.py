@@ -108,6 +108,19 @@ def as_count(value: Any, name: str, *, minimum: int = 1) -> int:
     return int(value)
 
 
+def writable_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same memory as `array`, which is C-contiguous, without its read-only flag: for compiled code that only reads it.
+
+    Whatever writes to the view is at fault: the memory may be mapped from a file that cannot be written.
+    """
+
+    class Memory:
+        __array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}  # noqa: RUF012
+        owner = array  # keeps the memory alive as long as the view
+
+    return np.asarray(Memory())
+
+
 def check_finite(array: npt.NDArray[Any], name: str) -> None:
     """Raise `InvalidInput` naming the first row of `array` that holds NaN or an infinity. Reads the array once."""
     for start in range(0, len(array), _CHECK_ROWS_AT_A_TIME):

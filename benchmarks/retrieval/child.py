@@ -70,16 +70,19 @@ def status_bytes(name: str) -> int:
     return 0
 
 
-def build(rows_path: str, folder: str, threads: str, mapped: str) -> dict[str, Any]:
-    """Build an index over the rows and save it: from memory, or out of core from the mapped file."""
+def build(rows_path: str, folder: str, threads: str, source: str) -> dict[str, Any]:
+    """Build an index over the rows and save it. `source`: out of core from the "mapped" file, or from "memory", with a copy
+    of the rows or with the rows "kept" as they are."""
     from llmrec_fast.retrieval import Index, warmup
 
     warmup()
-    on_disk = mapped == "mapped"
+    on_disk = source == "mapped"
     rows = np.load(rows_path, mmap_mode="r" if on_disk else None)
     with MemoryPeak() as memory:
         start = time.perf_counter()
-        index = Index.build(rows, metric="dot", threads=int(threads), path=folder if on_disk else None)
+        index = Index.build(
+            rows, metric="dot", threads=int(threads), path=folder if on_disk else None, copy=source != "kept"
+        )
         built = time.perf_counter()
     if not on_disk:
         index.save(folder)

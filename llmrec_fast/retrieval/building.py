@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.arrays import Float32Array, Int64Array, writable_view
 from llmrec_fast.kernels.codes import Codes, ScanPlan, allowed_bits, empty_codes, panels_of
 from llmrec_fast.kernels.cpu.encode_rows import encode_rows
+from llmrec_fast.kernels.threads import run_parallel, split_range
 from llmrec_fast.retrieval.fitting import fit_plan, sample_positions
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.searching import normalise_into
@@ -16,6 +17,8 @@ from llmrec_fast.retrieval.segments import EncodeRest, Fit, Segment, Snapshot, e
 
 # Below this, scoring every row takes less time than preparing a query for the scan.
 LEAST_FITTED_ROWS = 4096
+# Rows are stored by several threads, so much at a time: the first write to new memory costs more than the copying.
+_STORE_BYTES = 8 << 20
 
 
 def append(
@@ -25,10 +28,31 @@ def append(
     ids: Int64Array,
     normalise: bool,
     encode_rest: EncodeRest,
+    threads: int | None,
 ) -> Snapshot:
     """`snapshot` with more rows, encoded if the index has been fitted."""
     biases = np.zeros(len(rows), np.float32) if bias is None else bias
-    return snapshot.appended(rows, biases, ids, normalise_into if normalise else _copy_into, encode_rest)
+    store = normalise_into if normalise else _copy_into
+
+    def store_in_parallel(source: Float32Array, out: Float32Array) -> None:
+        cuts = split_range(len(source), -(-source.nbytes // _STORE_BYTES))
+        run_parallel(store, [(source[start:stop], out[start:stop]) for start, stop in cuts], threads)
+
+    return snapshot.appended(rows, biases, ids, store_in_parallel, encode_rest)
+
+
+def keep(
+    rows: Float32Array, bias: Float32Array | None, ids: Int64Array, euclidean: bool, encode_rest: EncodeRest
+) -> Snapshot:
+    """A snapshot that holds `rows` itself rather than a copy. Nothing is ever written to them: rows that are added later go to
+    another segment."""
+    count = len(rows)
+    if not rows.flags.writeable:  # Numba would compile every kernel again for read-only arrays
+        rows = writable_view(rows)
+    biases = np.zeros(count, np.float32) if bias is None else bias.copy()
+    live = allowed_bits(count, panels_of(count))
+    segment = Segment(0, count, rows, biases, ids.copy(), live, count, None)
+    return refit(Snapshot((segment,) if count else (), IdMap().added(ids, 0), None), euclidean, encode_rest)
 
 
 def refit(snapshot: Snapshot, euclidean: bool, encode_rest: EncodeRest) -> Snapshot:
@@ -53,6 +77,8 @@ def compact(snapshot: Snapshot, euclidean: bool, encode_rest: EncodeRest) -> Sna
     count = snapshot.live_count
     if count == 0:
         return Snapshot((), IdMap(), None)
+    if len(snapshot.segments) == 1 and len(snapshot.segments[0].rows) == count:  # nothing to reclaim: nothing is moved
+        return refit(Snapshot(snapshot.segments, snapshot.id_map, None), euclidean, encode_rest)
     segment = empty_segment(0, count, snapshot.segments[0].rows.shape[1], None)
     start = 0
     for old in snapshot.segments:
@@ -91,7 +117,7 @@ def _sample(snapshot: Snapshot) -> tuple[Float32Array, Float32Array]:
         chosen = np.flatnonzero(segment.live_mask())[own]
         rows.append(np.asarray(segment.rows[chosen]))
         biases.append(segment.bias[chosen])
-    return np.concatenate(rows), np.concatenate(biases)
+    return rows[0] if len(rows) == 1 else np.concatenate(rows), np.concatenate(biases)
 
 
 def _copy_into(rows: Float32Array, out: Float32Array) -> None:

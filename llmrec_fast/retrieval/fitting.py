@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
+from llmrec_fast.kernels.blas import one_blas_thread
 from llmrec_fast.kernels.codes import ScanPlan
 
 _SAMPLE_ROWS, _SAMPLE_BYTES = 32_768, 256 << 20
@@ -50,10 +51,11 @@ def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, eucl
     """
     dim = sample.shape[1]
     # in float64, and shrunk first, so that norms near float32's limits neither overflow nor vanish
-    largest = float(np.abs(sample).max(initial=0.0))
+    largest = max(float(sample.max(initial=0.0)), -float(sample.min(initial=0.0)))
     shrink = 2.0 ** -np.clip(np.frexp(largest)[1], -126, 126) if largest > 0 else 1.0
     mean = (sample.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    centred = ((sample - mean) * np.float32(shrink)).astype(np.float32)
+    centred = sample - mean
+    centred *= np.float32(shrink)
     norms = np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64))
     radius = float(np.quantile(norms, 0.999)) if len(norms) else 0.0
     scale = shrink * (2.0 ** -np.clip(np.frexp(radius)[1], -100, 100) if radius > 0 else 1.0)
@@ -61,13 +63,13 @@ def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, eucl
     centre, spread = _bias_range(norms * scale / shrink, bias, euclidean)
 
     if dim <= LARGEST_ROTATION and len(sample) >= 2:
-        axes = _principal_axes(centred)
-        columns = axes.astype(np.float32)
-        queries = _sample_queries(sample, mean, euclidean)
-        first, second = _choose_widths(centred @ columns, queries @ columns, rows)
-        rotation = _spread_variance(axes, first, second, np.random.default_rng(seed))
-        gram = rotation.astype(np.float64) @ rotation.T.astype(np.float64)
-        departure = float(np.linalg.norm(gram - np.eye(dim))) * 1.001 + 1e-9
+        with one_blas_thread():
+            axes = _principal_axes(centred)
+            queries = _sample_queries(sample, mean, euclidean)
+            first, second = _choose_widths(centred, queries, axes.astype(np.float32), rows)
+            rotation = _spread_variance(axes, first, second, np.random.default_rng(seed))
+            gram = rotation.astype(np.float64) @ rotation.T.astype(np.float64)
+            departure = float(np.linalg.norm(gram - np.eye(dim))) * 1.001 + 1e-9
     else:
         first, second = -(-dim // 32) * 32, 0
         rotation, departure = None, 0.0
@@ -112,15 +114,16 @@ def _sample_queries(sample: Float32Array, mean: Float32Array, euclidean: bool) -
     return np.asarray((rows / norms).astype(np.float32))
 
 
-def _choose_widths(rows: Float32Array, queries: Float32Array, total: int) -> tuple[int, int]:
-    """Columns of the two 4-bit stages that minimise the modelled nanoseconds of a row and query."""
-    dim = rows.shape[1]
+def _choose_widths(centred: Float32Array, queries: Float32Array, axes: Float32Array, total: int) -> tuple[int, int]:
+    """Columns of the two 4-bit stages, along the axes, that minimise the modelled nanoseconds of a row and query."""
+    dim = centred.shape[1]
     padded = -(-dim // 32) * 32
     if padded <= 64:
         return padded, 0
     blocks = padded // 32
-    threshold = _typical_thresholds(queries @ rows.T, total)
-    rows = rows[:: max(1, len(rows) // _COST_ROWS)]
+    threshold = _typical_thresholds(queries @ centred.T, total)
+    rows = centred[:: max(1, len(centred) // _COST_ROWS)] @ axes
+    queries = queries @ axes
     row_tails = np.sqrt(np.maximum(_tail_energy(rows), 0))
     query_tails = np.sqrt(np.maximum(_tail_energy(queries), 0))
 

@@ -21,7 +21,7 @@ from llmrec_fast.arrays import (
 )
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.retrieval import persistence
-from llmrec_fast.retrieval.building import append, compact, encode_on_cpu, refit
+from llmrec_fast.retrieval.building import append, compact, encode_on_cpu, keep, refit
 from llmrec_fast.retrieval.ids import IdMap
 from llmrec_fast.retrieval.result import Metric
 from llmrec_fast.retrieval.searching import SharedSearches
@@ -90,6 +90,7 @@ class Index(IndexView):
         device: str = "cpu",
         threads: int | None = None,
         path: str | Path | None = None,
+        copy: bool = True,
     ) -> Index:
         """An index of `vectors`.
 
@@ -100,13 +101,23 @@ class Index(IndexView):
         ids, bias : as in `add`.
         path : a folder to build in. The stored rows go there and stay mapped from disk; only codes and norms are kept
             in memory. The index is then saved there as by `save`.
+        copy : False keeps `vectors` itself as the stored rows, which saves their memory: the whole process then needs some
+            1.5 times the bytes of the vectors while it builds. They must be a C-contiguous float32 `numpy.ndarray`, must
+            not change as long as the index lives, and the metric must not be "cosine", which stores other rows than it
+            is given (normalise them, then use "dot").
+
+        Raises
+        ------
+        InvalidInput : as in `add`; `copy=False` for vectors that cannot be kept as they are, or with `path`.
         """
         on_device = is_on_device(vectors) and device != "cpu"
         shape = _shape_on_device(vectors) if on_device else np.shape(vectors)
         if len(shape) != 2:
             raise InvalidInput(f"vectors must have two dimensions (rows, columns); got shape {shape}")
         index = cls(shape[1], metric, device=device, threads=threads)
-        if path is None:
+        if not copy:
+            index._keep(_kept_as_they_are(vectors, metric, path), ids, bias)
+        elif path is None:
             index.add(vectors, ids, bias)
         elif on_device:
             raise InvalidInput("path is for vectors on the host; build without it, then save the index there")
@@ -218,7 +229,7 @@ class Index(IndexView):
                     raise InvalidInput(f"id {new_ids[known][0]} is already in the index; use upsert to replace it")
                 snapshot = snapshot.removed(positions[known])
             encoder = self._encoder(on_device)
-            snapshot = append(snapshot, rows, biases, new_ids, cosine, encoder)
+            snapshot = append(snapshot, rows, biases, new_ids, cosine, encoder, self._threads)
             self._show(refit(snapshot, self._metric == "euclidean", encoder))
             self._next_id = self._next_id_after(new_ids)
 
@@ -235,6 +246,11 @@ class Index(IndexView):
         self._snapshot = snapshot
         if self._copies is not None:
             self._copies.keep(snapshot)
+
+    def _keep(self, rows: Float32Array, ids: ArrayLike | None, bias: ArrayLike | None) -> None:
+        new_ids, biases = self._new_ids(ids, len(rows)), self._new_bias(bias, len(rows))
+        self._show(keep(rows, biases, new_ids, self._metric == "euclidean", self._encoder(None)))
+        self._next_id = self._next_id_after(new_ids)
 
     def _new_bias(self, bias: ArrayLike | None, count: int) -> Float32Array | None:
         if bias is None:
@@ -269,3 +285,19 @@ def _shape_on_device(vectors: Any) -> tuple[int, ...]:
     from llmrec_fast.retrieval.on_device import device_shape
 
     return device_shape("vectors", vectors)
+
+
+def _kept_as_they_are(vectors: ArrayLike, metric: Metric, path: str | Path | None) -> Float32Array:
+    """`vectors`, checked, if an index can hold them without a copy."""
+    if path is not None:
+        raise InvalidInput("copy=False has no meaning with path: the rows are written there; leave one of the two out")
+    if metric == "cosine":
+        raise InvalidInput(
+            "copy=False needs metric 'dot' or 'euclidean', since 'cosine' stores normalised rows; normalise them and use 'dot'"
+        )
+    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
+        given = f"{vectors.dtype} with strides {vectors.strides}" if isinstance(vectors, np.ndarray) else type(vectors)
+        raise InvalidInput(f"copy=False needs a C-contiguous float32 numpy array; got {given}; use copy=True")
+    if not vectors.flags.aligned or not vectors.dtype.isnative:
+        raise InvalidInput("copy=False needs an aligned array in native byte order; use copy=True")
+    return as_matrix(vectors, "vectors")
