@@ -76,6 +76,80 @@ Status synchronize_device() {
   return {};
 }
 
+// CUDA graphs: what a Python function gives to a stream, recorded instead of run. The stream is made for it.
+class Recording {
+ public:
+  Recording() {
+    check(begin());
+  }
+  ~Recording() {
+    if (recording_) {  // a failure on the way: what was recorded is thrown away
+      cudaStreamEndCapture(stream_, &graph_);
+      cudaGetLastError();
+    }
+    if (graph_ != nullptr) cudaGraphDestroy(graph_);
+    cudaStreamDestroy(stream_);
+  }
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+  Pointer stream() const { return reinterpret_cast<Pointer>(stream_); }
+  cudaGraphExec_t finish() {
+    cudaGraphExec_t graph = nullptr;
+    check(instantiate(&graph));
+    return graph;
+  }
+
+ private:
+  Status begin() {
+    LLMREC_TRY(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    // other threads may allocate and wait meanwhile
+    const cudaError_t error = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+    if (error != cudaSuccess) cudaStreamDestroy(stream_);
+    LLMREC_TRY(error);
+    recording_ = true;
+    return {};
+  }
+  Status instantiate(cudaGraphExec_t* graph) {
+    recording_ = false;
+    LLMREC_TRY(cudaStreamEndCapture(stream_, &graph_));
+    LLMREC_TRY(cudaGraphInstantiate(graph, graph_, 0));
+    return {};
+  }
+
+  cudaStream_t stream_ = nullptr;
+  cudaGraph_t graph_ = nullptr;
+  bool recording_ = false;
+};
+
+Status replay_graph(cudaGraphExec_t graph, cudaStream_t stream) {
+  LLMREC_TRY(cudaGraphLaunch(graph, stream));
+  return {};
+}
+
+void register_graphs(py::module_& module) {
+  const auto released = py::call_guard<py::gil_scoped_release>();
+  module.def(
+      "record",
+      [](int device, const py::function& function) {
+        const OnDevice here(device);
+        Recording recording;
+        function(recording.stream());
+        return reinterpret_cast<Pointer>(recording.finish());
+      },
+      "device"_a, "function"_a, "A CUDA graph of what `function(stream)` gives to the stream, which runs nothing.");
+  module.def(
+      "replay",
+      [](int device, Pointer stream, Pointer graph) {
+        const OnDevice here(device);
+        check(replay_graph(reinterpret_cast<cudaGraphExec_t>(graph), stream_at(stream)));
+      },
+      "device"_a, "stream"_a, "graph"_a, released, "Runs a recorded graph.");
+  module.def(
+      "forget", [](Pointer graph) { cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph)); }, "graph"_a, released,
+      "Frees a recorded graph.");
+}
+
 void register_runtime(py::module_& module) {
   const auto released = py::call_guard<py::gil_scoped_release>();
   module.attr("cuda_version") = CUDART_VERSION;
@@ -205,6 +279,7 @@ PYBIND11_MODULE(_cuda, module) {
     }
   });
   llmrec::register_runtime(module);
+  llmrec::register_graphs(module);
   llmrec::register_pool(module);
   llmrec::register_fuse(module);
   llmrec::register_search(module);

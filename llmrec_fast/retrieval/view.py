@@ -141,16 +141,14 @@ class IndexView:
 
         Examples
         --------
-        With CuPy::
+        With CuPy; `search` may also be part of a graph that CuPy or PyTorch captures::
 
             search = index.fixed_search(8, k=10)
-            stream = cupy.cuda.Stream(non_blocking=True)
+            graph = search.record()
             with stream:
-                stream.begin_capture()
-                search()  # searches for search.queries
-                graph = stream.end_capture()
                 search.queries[:] = queries
-                graph.launch(stream)  # the answer is in search.scores and search.ids when the stream gets there
+                graph.replay()
+            # the answer is in search.scores and search.ids when the stream gets there
         """
         if self._copies is None:
             raise InvalidInput(

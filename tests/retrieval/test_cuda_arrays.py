@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmrec_fast.errors import InvalidInput
+from llmrec_fast.errors import CudaError, InvalidInput
+from llmrec_fast.kernels.cuda.graphs import Graph
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import runtime
 from llmrec_fast.kernels.cuda.scan_codes import codes_to_host
@@ -320,8 +321,40 @@ def test_a_fixed_search_only_launches_kernels(
     assert (scores, ids) == (search.scores, search.ids)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("count", [2, 12])
+def test_a_recorded_search_is_replayed_on_any_stream(gpu: Gpu, metric: Metric, count: int) -> None:
+    rows = make_rows(N)
+    index = Index.build(rows, metric=metric, device="cuda")
+    search = index.fixed_search(count, 6)
+    place = runtime().memory.current_place()
+    graph = search.record()  # runs nothing
+    assert not np.array_equal(gpu.host(search.ids), index.search(rows[:count], 6).ids)
+    for start in (0, 30):
+        fresh = rows[start : start + count]
+        runtime().memory.write(search.queries, 0, fresh, place)
+        graph.replay()
+        expected = index.search(fresh, 6)
+        np.testing.assert_array_equal(gpu.host(search.ids), expected.ids)
+        np.testing.assert_array_equal(gpu.host(search.scores), expected.scores)
+
+
+def test_what_waits_cannot_be_recorded(emulation: Emulation) -> None:
+    """So the test above shows that a search waits for nothing and asks for no order of streams."""
+    for wait in (
+        lambda stream: emulation.extension.synchronize(0, stream),
+        lambda stream: emulation.extension.synchronize_device(0),
+        lambda stream: emulation.extension.wait_for(0, 7, stream),
+    ):
+        with pytest.raises(CudaError, match="StreamCaptureUnsupported"):
+            Graph(emulation.runtime, 0, wait)
+    with pytest.raises(ZeroDivisionError):
+        Graph(emulation.runtime, 0, lambda stream: 1 // 0)
+    Graph(emulation.runtime, 0, lambda stream: None).replay(Place(0, 0))  # nothing of the failures is left
+
+
 @pytest.mark.skipif(GPU_IS_MISSING is not None, reason="needs a GPU")
-def test_a_cuda_graph_replays_a_fixed_search(gpu: Gpu) -> None:
+def test_a_cuda_graph_of_cupy_replays_a_fixed_search(gpu: Gpu) -> None:
     import cupy
 
     if gpu.emulation is not None:

@@ -7,7 +7,12 @@
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
+struct SimtGraph {
+  std::vector<std::function<cudaError_t()>> operations;
+  bool valid = true;
+};
 struct SimtEvent {
   cudaStream_t stream = nullptr;
   uint64_t position = 0;  // of the stream's operations, how many come before the event
@@ -29,6 +34,8 @@ struct Queue {
 };
 
 std::recursive_mutex mutex;
+std::map<cudaStream_t, SimtGraph> captures;
+uintptr_t streams_made = 0;
 std::map<cudaStream_t, Queue> queues;
 std::unordered_map<const void*, size_t> shared_limits;
 std::map<const void*, std::pair<size_t, int>> devices;
@@ -41,6 +48,14 @@ int current_device = 0;
 cudaError_t remember(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
+}
+
+// Whether `stream` is being captured; what asks cannot be, and spoils the capture.
+bool spoils_capture(cudaStream_t stream) {
+  const auto capture = captures.find(stream);
+  if (capture == captures.end()) return false;
+  capture->second.valid = false;
+  return true;
 }
 
 cudaError_t drain(cudaStream_t stream, uint64_t until) {
@@ -58,6 +73,11 @@ cudaError_t drain(cudaStream_t stream, uint64_t until) {
 
 cudaError_t enqueue(cudaStream_t stream, std::function<cudaError_t()> execute) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
+  const auto capture = captures.find(stream);
+  if (capture != captures.end()) {
+    capture->second.operations.push_back(std::move(execute));
+    return cudaSuccess;
+  }
   if (!deferred) return remember(execute());
   Queue& queue = queues[stream];
   queue.waiting.push_back({std::move(execute)});
@@ -110,6 +130,10 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidResourceHandle";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
   }
   return "unrecognized error";
 }
@@ -155,18 +179,20 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
 
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
-// a stream's number tells its device: 1000 and up belong to device 1
+// a stream's number tells its device: 1000 to 1999 belong to device 1
 cudaError_t cudaStreamGetDevice(cudaStream_t stream, int* device) {
   return *device = reinterpret_cast<uintptr_t>(stream) / 1000 == 1 ? 1 : 0, cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
+  if (spoils_capture(stream)) return remember(cudaErrorStreamCaptureUnsupported);
   return remember(drain(stream, queues[stream].given));
 }
 
 cudaError_t cudaDeviceSynchronize() {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
+  if (!captures.empty() && spoils_capture(captures.begin()->first)) return remember(cudaErrorStreamCaptureUnsupported);
   cudaError_t error = cudaSuccess;
   for (auto& [stream, queue] : queues) {
     const cudaError_t found = drain(stream, queue.given);
@@ -179,6 +205,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *eve
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> lock(mutex);
+  // a graph over several streams is not emulated
+  if (spoils_capture(stream)) return remember(cudaErrorStreamCaptureUnsupported);
   *event = {stream, queues[stream].given};
   return cudaSuccess;
 }
@@ -189,6 +217,38 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  const std::lock_guard<std::recursive_mutex> lock(mutex);
+  return *stream = reinterpret_cast<cudaStream_t>(100000 + 2000 * ++streams_made), cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(mutex);
+  return queues.erase(stream), cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const std::lock_guard<std::recursive_mutex> lock(mutex);
+  if (stream == nullptr) return remember(cudaErrorStreamCaptureUnsupported);
+  return captures[stream] = {}, cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const std::lock_guard<std::recursive_mutex> lock(mutex);
+  const SimtGraph captured = std::move(captures[stream]);
+  captures.erase(stream);
+  if (!captured.valid) return *graph = nullptr, remember(cudaErrorStreamCaptureInvalidated);
+  return *graph = new SimtGraph(captured), cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  return *executable = new SimtGraph(*graph), cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  for (const auto& operation : executable->operations) {
+    if (const cudaError_t error = enqueue(stream, operation); error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return delete executable, cudaSuccess; }
 
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   return enqueue(stream, [=] { return std::memset(to, value, bytes), cudaSuccess; });

@@ -9,18 +9,21 @@ import numpy as np
 
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.cuda.bounded_search import WORKSPACE_BYTES, Search, exclusion_views
+from llmrec_fast.kernels.cuda.graphs import Graph
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime, is_host
 from llmrec_fast.kernels.cuda.scan_codes import DeviceSegment
 from llmrec_fast.kernels.cuda.unit_rows import divide_by_norms
+from llmrec_fast.kernels.cuda.views import DeviceView
 
 
 class FixedSearch:
     """The top k of as many queries each time, over the same segments. A call allocates, copies and waits for nothing.
 
-    So a CUDA graph may capture a call and replay it: the graph reads `queries` as they then are and writes `scores` and `ids`.
-    It stays valid as long as this object and the array of queries that was captured live. Calls and replays share
-    memory, so they must follow each other: on one stream, or ordered by events. One object a stream runs side by side.
+    So a CUDA graph may capture a call and replay it, or `record` makes one: the graph reads `queries` as they then are and
+    writes `scores` and `ids`. It stays valid as long as this object and the array of queries that was captured live. Calls
+    and replays share memory, so they must follow each other: on one stream, or ordered by events. One object a stream runs
+    side by side.
 
     Attributes
     ----------
@@ -76,8 +79,15 @@ class FixedSearch:
         view = self._own
         if queries is not self.queries:
             view = self._here.on_device("queries", queries, place).expect(["float32"], self._shape)
-        if self._unit is not None:
-            divide_by_norms(self._here, place, view, self._unit)
-            view = self._unit
-        self._search.run(view, self._excluded, self._out, workspace=self._workspace, place=place)
+        self._enqueue(view, place)
         return self.scores, self.ids
+
+    def record(self) -> Graph:
+        """A CUDA graph of the search for `self.queries`; it must not outlive this object."""
+        return Graph(self._here, self._device, lambda stream: self._enqueue(self._own, Place(self._device, stream)))
+
+    def _enqueue(self, queries: DeviceView, place: Place) -> None:
+        if self._unit is not None:
+            divide_by_norms(self._here, place, queries, self._unit)
+            queries = self._unit
+        self._search.run(queries, self._excluded, self._out, workspace=self._workspace, place=place)
