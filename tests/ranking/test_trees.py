@@ -24,7 +24,7 @@ def some_groups(groups=60, size=10, seed=0):
     return features, relevant.ravel(), np.full(groups, size)
 
 
-@pytest.fixture(scope="module", params=["binary", "lambdarank"])
+@pytest.fixture(scope="module", params=["binary", "lambdarank", "both"])
 def settings(request):
     return dataclasses.replace(SMALL, objective=request.param)
 
@@ -56,6 +56,20 @@ def test_a_round_trip_through_text_keeps_the_scores(ranker):
     )
     with pytest.raises(CorruptFile, match="cannot be read"):
         TreeRanker.from_text("no trees", NAMES)
+    with pytest.raises(CorruptFile, match="cannot be read"):
+        TreeRanker.from_text('[[1.0, "no trees"]]', NAMES)
+
+
+def test_both_objectives_count_alike():
+    features, _, _ = some_groups(seed=5)
+    training = some_groups()
+    single = [
+        TreeRanker.fit(*training, NAMES, dataclasses.replace(SMALL, objective=objective))
+        for objective in ("binary", "lambdarank")
+    ]
+    expected = sum(ranker.scores(features) / ranker.scores(training[0]).std() for ranker in single)
+    both = TreeRanker.fit(*training, NAMES, dataclasses.replace(SMALL, objective="both"))
+    np.testing.assert_allclose(both.scores(features), expected, rtol=1e-12)
 
 
 def test_the_seed_decides(ranker, settings):
