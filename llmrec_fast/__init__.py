@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmrec_fast.encoding import BatchingPolicy, Encoder, VectorCache, WordVectors
+    from llmrec_fast.encoding import BatchingPolicy, CrossEncoder, Encoder, VectorCache, WordVectors
     from llmrec_fast.evaluation import evaluate
     from llmrec_fast.features import Interactions, Items
     from llmrec_fast.kernels.threads import get_threads, set_threads
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BatchingPolicy": "encoding",
+    "CrossEncoder": "encoding",
     "Encoder": "encoding",
     "Explanation": "recommender",
     "Index": "retrieval",
@@ -39,6 +40,7 @@ _HOMES = {
 
 __all__ = [
     "BatchingPolicy",
+    "CrossEncoder",
     "Encoder",
     "Explanation",
     "Index",

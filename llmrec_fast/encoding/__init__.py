@@ -1,5 +1,6 @@
 """Text to vectors: transformer models through ONNX Runtime, static word vectors, and any callable that people bring."""
 
+from llmrec_fast.encoding.cross_encoder import CrossEncoder
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy
 from llmrec_fast.encoding.encoder import Encoder
 from llmrec_fast.encoding.text_encoder import EncoderLike, TextEncoder, as_text_encoder
@@ -8,6 +9,7 @@ from llmrec_fast.encoding.word_vectors import WordVectors
 
 __all__ = [
     "BatchingPolicy",
+    "CrossEncoder",
     "Encoder",
     "EncoderLike",
     "TextEncoder",

@@ -17,7 +17,7 @@ from llmrec_fast.encoding.dense import DenseLayers
 from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, choose_and_load
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher, TextToEncode
 from llmrec_fast.encoding.inference import Inference, LoadedModel, load_model
-from llmrec_fast.encoding.model_files import find_model
+from llmrec_fast.encoding.model_files import choose_max_length, find_model
 from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision
 from llmrec_fast.encoding.pooling import normalize_rows
 from llmrec_fast.encoding.prompts import DOCUMENT_NAMES, QUERY_NAMES
@@ -113,7 +113,7 @@ class Encoder:
         chosen = choose_and_load(files, device, precision)
         self._choice, self._precision = chosen.choice, chosen.precision
         self._model: LoadedModel | DeviceModel = chosen.model or load_model(files, self._threads, chosen.precision)
-        self._max_length = _choose_max_length(max_length, files.max_length, self._model.positions)
+        self._max_length = choose_max_length(max_length, files.max_length, self._model.positions)
         overlap = None
         if long_texts == "window":
             overlap = (
@@ -378,15 +378,3 @@ def _choose_dimension(truncate_dim: int | None, columns: int) -> int:
             f"truncate_dim must be at most {columns}, the columns that the model gives; got {truncate_dim}"
         )
     return int(truncate_dim)
-
-
-def _choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:
-    if asked is not None:
-        asked = as_count(asked, "max_length")
-        if positions is not None and asked > positions:
-            raise InvalidInput(f"max_length must be at most {positions}, the positions that the model has; got {asked}")
-        return asked
-    limits = [limit for limit in (recommended, positions) if limit is not None]
-    if not limits:
-        raise InvalidInput("neither the model's files nor the caller say where long texts are cut; pass max_length")
-    return min(limits)

@@ -9,22 +9,26 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec_fast.encoding.architectures import Architecture
-from llmrec_fast.encoding.graph_builder import FUSED, IDS, LENGTHS, OUTPUT, Graph, GraphBuilder
+from llmrec_fast.encoding.graph_builder import FUSED, IDS, LENGTHS, OUTPUT, TYPES, Graph, GraphBuilder
 from llmrec_fast.encoding.relative_positions import bias_by_distance
 from llmrec_fast.encoding.weights import WeightFiles
 
 __all__ = ["IDS", "LENGTHS", "OUTPUT", "Graph", "build_graph"]
 
 
-def build_graph(architecture: Architecture, weights: WeightFiles) -> Graph:
-    """The `Graph` of a model. Raises `CorruptFile` for a parameter that is missing or has the wrong shape."""
-    return _Builder(architecture, weights).build()
+def build_graph(architecture: Architecture, weights: WeightFiles, *, token_types: bool = False) -> Graph:
+    """The `Graph` of a model; with `token_types`, of one that has them, it takes the type of each token.
+
+    Raises `CorruptFile` for a parameter that is missing or has the wrong shape.
+    """
+    return _Builder(architecture, weights, token_types).build()
 
 
 class _Builder(GraphBuilder):
-    def __init__(self, architecture: Architecture, weights: WeightFiles) -> None:
+    def __init__(self, architecture: Architecture, weights: WeightFiles, token_types: bool) -> None:
         super().__init__(weights, architecture.prefix)
         self._architecture = architecture
+        self._token_types = token_types
 
     def build(self) -> Graph:
         architecture = self._architecture
@@ -32,25 +36,31 @@ class _Builder(GraphBuilder):
         bias = self._relative_bias() if architecture.relative_buckets else ""
         for layer in range(architecture.layers):
             states = self._feed_forward(layer, self._attention(layer, states, bias))
-        return self._finish(architecture.hidden, architecture.max_length, architecture.vocabulary)
+        inputs = [TYPES] if self._token_types else []
+        return self._finish(architecture.hidden, architecture.max_length, architecture.vocabulary, inputs)
 
     def _embeddings(self) -> str:
         architecture = self._architecture
         hidden = architecture.hidden
         words = self._read("embeddings.word_embeddings.weight", architecture.vocabulary, hidden)
         positions = self._read("embeddings.position_embeddings.weight", architecture.positions, hidden)
+        types = ""
         if architecture.token_types:
-            # all tokens have type 0, so its row is added to the positions once and for all
-            positions = positions + self._read("embeddings.token_type_embeddings.weight", None, hidden)[0]
+            table = self._read("embeddings.token_type_embeddings.weight", None, hidden)
+            if self._token_types:
+                types = self._parameter("types", table)
+            else:
+                # all tokens have type 0, so its row is added to the positions once and for all
+                positions = positions + table[0]
         position_ids = "" if architecture.padding_id is None else self._position_ids(architecture.padding_id)
         return self._node(
             "EmbedLayerNormalization",
             [
                 IDS,
-                "",
+                TYPES if types else "",
                 self._parameter("words", words),
                 self._parameter("positions", positions),
-                "",
+                types,
                 *self._norm("embeddings.LayerNorm"),
                 "",
                 position_ids,

@@ -14,7 +14,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.weights import WeightFiles
 
-IDS, LENGTHS, OUTPUT = "input_ids", "lengths", "token_embeddings"
+IDS, LENGTHS, TYPES, OUTPUT = "input_ids", "lengths", "token_types", "token_embeddings"
 FUSED = "com.microsoft"  # the domain of ONNX Runtime's own operators
 _OPSET = 17
 _IR_VERSION = 8
@@ -24,8 +24,8 @@ _IR_VERSION = 8
 class Graph:
     """A serialised ONNX model and the arrays it refers to by name.
 
-    Inputs: `input_ids` (batch, time) int32, `lengths` (batch,) int32. Output: `token_embeddings` (batch, time, hidden) float32,
-    meaningless at positions from a row's length on.
+    Inputs: `input_ids` (batch, time) int32, `lengths` (batch,) int32 and, in a graph for pairs, `token_types` (batch, time)
+    int32. Output: `token_embeddings` (batch, time, hidden) float32, meaningless at positions from a row's length on.
     """
 
     model: bytes

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec_fast import fetch
+from llmrec_fast.arrays import as_count
 from llmrec_fast.encoding.architectures import BERT_TYPES
 from llmrec_fast.encoding.families import GRAPH_TYPES
 from llmrec_fast.encoding.pooling import Pooling, pooling_from_config, pooling_from_name
@@ -82,6 +83,7 @@ class ModelFiles:
     max_length : tokens a text is cut at, special tokens included; None where no file says.
     lower_case : whether texts are lower-cased before the tokenizer sees them.
     prompts : what config_sentence_transformers.json wants before texts.
+    token_types : whether the model is given the types of its tokens, where it has any.
     """
 
     folder: Path
@@ -95,6 +97,7 @@ class ModelFiles:
     max_length: int | None
     lower_case: bool
     prompts: Prompts
+    token_types: bool
 
     @property
     def can_be_built(self) -> bool:
@@ -147,6 +150,7 @@ def read_model_folder(folder: Path, pooling: str | None = None) -> ModelFiles:
             f"{core} has neither model.safetensors nor {' nor '.join(_ONNX_PLACES)}; one of them is needed"
         )
     settings = _read_optional_json(core / "sentence_bert_config.json")
+    tokenizer_settings = _read_optional_json(core / "tokenizer_config.json")
     return ModelFiles(
         folder=folder,
         config=config,
@@ -156,9 +160,10 @@ def read_model_folder(folder: Path, pooling: str | None = None) -> ModelFiles:
         pooling=modules.pooling,
         normalize=modules.normalize,
         dense=modules.dense,
-        max_length=_max_length(settings, _read_optional_json(core / "tokenizer_config.json")),
+        max_length=_max_length(settings, tokenizer_settings),
         lower_case=bool(settings.get("do_lower_case", False)),
         prompts=_prompts(folder),
+        token_types="token_type_ids" in tokenizer_settings.get("model_input_names", ["token_type_ids"]),
     )
 
 
@@ -237,6 +242,19 @@ def _prompts(folder: Path) -> Prompts:
         return Prompts({name: str(text or "") for name, text in given.items()}, settings.get("default_prompt_name"))
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
+
+
+def choose_max_length(asked: int | None, recommended: int | None, positions: int | None) -> int:
+    """Tokens a text is cut at: what the caller asks for, else the smaller of what the files recommend and positions."""
+    if asked is not None:
+        asked = as_count(asked, "max_length")
+        if positions is not None and asked > positions:
+            raise InvalidInput(f"max_length must be at most {positions}, the positions that the model has; got {asked}")
+        return asked
+    limits = [limit for limit in (recommended, positions) if limit is not None]
+    if not limits:
+        raise InvalidInput("neither the model's files nor the caller say where long texts are cut; pass max_length")
+    return min(limits)
 
 
 def _existing(folder: Path, name: str, hint: str) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, Graph
+from llmrec_fast.encoding.graph_builder import TYPES
 from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.errors import CorruptFile, InvalidInput, MissingDependency
 
@@ -51,10 +52,14 @@ class GraphSession:
         self.hidden = graph.hidden
         self._vocabulary = graph.vocabulary
 
-    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
-        """See `Session.run`. Raises `InvalidInput` for an id beyond the vocabulary."""
+    def run(self, ids: Int32Array, lengths: Int32Array, types: Int32Array | None = None) -> Float32Array:
+        """See `Session.run`; `types` (batch, time) for a graph that takes them.
+
+        Raises `InvalidInput` for an id beyond the vocabulary.
+        """
         check_vocabulary(ids, self._vocabulary)
-        output: Float32Array = self._session.run([OUTPUT], {IDS: ids, LENGTHS: lengths})[0]
+        feed = {IDS: ids, LENGTHS: lengths} | ({} if types is None else {TYPES: types})
+        output: Float32Array = self._session.run([OUTPUT], feed)[0]
         return output
 
 

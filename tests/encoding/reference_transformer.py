@@ -23,9 +23,12 @@ _NAMES = {
 
 
 def token_embeddings(
-    config: Mapping[str, Any], parameters: Mapping[str, npt.NDArray[Any]], ids: Sequence[int]
+    config: Mapping[str, Any],
+    parameters: Mapping[str, npt.NDArray[Any]],
+    ids: Sequence[int],
+    types: Sequence[int] | None = None,
 ) -> Float64Array:
-    """(tokens, hidden) of one text; `ids` with its special tokens."""
+    """(tokens, hidden) of one text; `ids` with its special tokens, `types` of each, all 0 if None."""
     kind = config["model_type"]
     p = {name: np.asarray(array, np.float64) for name, array in parameters.items()}
     epsilon = config.get("layer_norm_eps", 1e-12)
@@ -39,7 +42,7 @@ def token_embeddings(
         places = np.array([pad if i == pad else pad + sum(j != pad for j in ids[: n + 1]) for n, i in enumerate(ids)])
     x = p["embeddings.word_embeddings.weight"][list(ids)] + p["embeddings.position_embeddings.weight"][places]
     if "embeddings.token_type_embeddings.weight" in p:
-        x = x + p["embeddings.token_type_embeddings.weight"][0]
+        x = x + p["embeddings.token_type_embeddings.weight"][[0] * time if types is None else list(types)]
     x = _norm(x, p, "embeddings.LayerNorm", epsilon)
     bias = np.zeros((heads, time, time))
     if kind == "mpnet":

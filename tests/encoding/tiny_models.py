@@ -116,7 +116,9 @@ def write_tokenizer(path: Path, kind: str) -> None:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}", special_tokens=[(begin, ids[begin]), (end, ids[end])]
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B:1 {end}:1" if begin == "[CLS]" else f"{begin} $A {end} {end} $B {end}",
+        special_tokens=[(begin, ids[begin]), (end, ids[end])],
     )
     tokenizer.add_special_tokens([pad, unknown, begin, end])
     tokenizer.enable_padding(length=7)  # as many published tokenizers: the encoder must not follow it
