@@ -22,8 +22,9 @@ from llmrec_fast.encoding.engine_cache import (
     write_engine,
     write_timing,
 )
-from llmrec_fast.encoding.engine_profiles import plan_profiles, round_up
+from llmrec_fast.encoding.engine_profiles import FEW_TEXTS, plan_profiles, round_up
 from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT
+from llmrec_fast.encoding.graphed_engine import GraphedEngine
 from llmrec_fast.encoding.model_files import ModelFiles, find_model
 from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision, build_plain_graph
 from llmrec_fast.encoding.session import check_vocabulary
@@ -67,7 +68,9 @@ class TensorRTSession:
         )
         self.problem: str | None = None
         self._building = threading.Lock()
-        self._engine = self._load()
+        self._engine: Engine | None = None
+        self._graphed: GraphedEngine | None = None
+        self._load()
 
     @property
     def ready(self) -> bool:
@@ -111,7 +114,7 @@ class TensorRTSession:
 
     @contextmanager
     def running(self, ids: Int32Array, lengths: Int32Array, consumer: Place) -> Iterator[TokenTable]:
-        """As `CudaSession.running`, on the stream of `consumer`; the table is the consumer's own.
+        """As `DeviceSession.running`, on the stream of `consumer`.
 
         Raises `DeviceUnavailable` where there is no engine.
         """
@@ -125,6 +128,10 @@ class TensorRTSession:
         check_vocabulary(ids, self._architecture.vocabulary)
         shape = batch, time = round_up(ids.shape[0], ids.shape[1], self.longest)
         padded, counts = pad_to_shape(ids, lengths, shape)
+        if self._graphed is not None and batch <= FEW_TEXTS:
+            with self._graphed.running(padded, counts, consumer) as table:
+                yield table
+            return
         views = [
             self.runtime.on_device(IDS, padded, consumer),
             self.runtime.on_device(LENGTHS, counts, consumer),
@@ -134,18 +141,22 @@ class TensorRTSession:
             self._engine.enqueue(shape, {view.name: view.pointer for view in views}, consumer.stream)
         yield TokenTable(views[-1].owner, time)
 
-    def _load(self) -> Engine | None:
+    def _load(self) -> None:
         found = read_engine(self.key)
         problem = found.problem
         if found.engine is not None:
             try:
                 with self.runtime.memory.at(self.place):
-                    return Engine(found.engine, self._profiles)
+                    self._use(found.engine)
+                    return
             except CorruptFile as error:
                 problem = f"is refused ({error})"
         if problem is not None:
             self.problem = f"the TensorRT engine {self.key.path} {problem}; warmup() or {self._command()} replaces it"
-        return None
+
+    def _use(self, engine: bytes) -> None:
+        self._engine = Engine(engine, self._profiles)
+        self._graphed = GraphedEngine(self._engine, self.runtime, self.hidden)
 
     def _build(self) -> None:
         """Build, take into use, then keep: an `OSError` leaves an engine that works."""
@@ -153,7 +164,7 @@ class TensorRTSession:
             graph = build_plain_graph(self._architecture, weights, self._precision)
         with self.runtime.memory.at(self.place):
             engine, timing = build_engine(graph.model, self._profiles, read_timing(self.key))
-            self._engine = Engine(engine, self._profiles)
+            self._use(engine)
         write_timing(self.key, timing)
         write_engine(self.key, engine)
 

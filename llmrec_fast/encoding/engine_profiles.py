@@ -13,7 +13,7 @@ from llmrec_fast.errors import InvalidInput
 
 Shape = tuple[int, int]
 TIME_STEP = 16
-_FEW_TEXTS = 8
+FEW_TEXTS = 8
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def plan_profiles(longest: int, tokens_per_batch: int) -> tuple[Profile, ...]:
         _, shortest = round_up(1, low, longest)
         time = min(high, longest)
         most, _ = round_up(max(tokens_per_batch // (-(-low // TIME_STEP) * TIME_STEP), 1), low, longest)
-        profiles.append(Profile((1, shortest), (1, time), (min(most, _FEW_TEXTS), time)))
-        if most > _FEW_TEXTS:
-            profiles.append(Profile((2 * _FEW_TEXTS, shortest), (most, time), (most, time)))
+        profiles.append(Profile((1, shortest), (1, time), (min(most, FEW_TEXTS), time)))
+        if most > FEW_TEXTS:
+            profiles.append(Profile((2 * FEW_TEXTS, shortest), (most, time), (most, time)))
         low, high = high + 1, 2 * high
     return tuple(profiles)
 

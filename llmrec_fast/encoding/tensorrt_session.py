@@ -81,11 +81,45 @@ class Engine:
             if context.profile != place:
                 _check(native.set_optimization_profile_async(place, stream), f"switch to profile {place}")
                 context.profile = place
-            _check(native.set_input_shape(IDS, shape), f"take ids of shape {shape}")
-            _check(native.set_input_shape(LENGTHS, shape[:1]), f"take {shape[0]} lengths")
-            for name in addresses:
-                _check(native.set_tensor_address(name, addresses[name]), f"take an address for {name}")
+            _bind(native, shape, addresses)
             _check(native.execute_async_v3(stream), "enqueue the engine")
+
+    @property
+    def activation_bytes(self) -> int:
+        """Device memory that `fix` asks for."""
+        return int(self._engine.device_memory_size_v2)
+
+    def fix(self, shape: Shape, addresses: Mapping[str, int], activations: int, stream: int) -> FixedShape:
+        """The engine for one shape and these addresses, in a context of its own, as a CUDA graph needs it.
+
+        `activations` is the address of `activation_bytes` of memory; shapes that run on one stream may share it.
+        """
+        strategy = importlib.import_module("tensorrt").ExecutionContextAllocationStrategy.USER_MANAGED
+        native = self._engine.create_execution_context(strategy)
+        _check(native is not None, "create an execution context (not enough memory?)")
+        native.set_device_memory(activations, self.activation_bytes)
+        place = choose_profile(self._profiles, shape)
+        _check(native.set_optimization_profile_async(place, stream), f"switch to profile {place}")
+        _bind(native, shape, addresses)
+        return FixedShape(native)
+
+
+@dataclass(frozen=True)
+class FixedShape:
+    """An engine that is bound to one shape and one set of addresses."""
+
+    native: Any
+
+    def enqueue(self, stream: int) -> None:
+        """Run on the stream, without waiting. A CUDA graph may record it from the second time on: the first one prepares."""
+        _check(self.native.execute_async_v3(stream), "enqueue the engine")
+
+
+def _bind(native: Any, shape: Shape, addresses: Mapping[str, int]) -> None:
+    _check(native.set_input_shape(IDS, shape), f"take ids of shape {shape}")
+    _check(native.set_input_shape(LENGTHS, shape[:1]), f"take {shape[0]} lengths")
+    for name in addresses:
+        _check(native.set_tensor_address(name, addresses[name]), f"take an address for {name}")
 
 
 @dataclass

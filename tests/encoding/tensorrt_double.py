@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+RECORDED_STREAM = 4242
 NAMES = frozenset(Path(__file__).with_name("tensorrt_names.txt").read_text(encoding="ascii").split())
 
 
@@ -34,6 +36,7 @@ class TensorRT(Surface):
         self.__version__ = version
         self._calls: list[tuple[Any, ...]] = []
         self._fails: set[str] = set()
+        self._recording: list[Callable[[], None]] | None = None
 
     def _record(self, name: str, *values: Any) -> bool:
         self._calls.append((name, *values))
@@ -54,6 +57,9 @@ class TensorRT(Surface):
 
     class NetworkDefinitionCreationFlag(Surface):
         STRONGLY_TYPED = 1
+
+    class ExecutionContextAllocationStrategy(Surface):
+        USER_MANAGED = 2
 
     @property
     def Logger(self) -> type[Logger]:
@@ -165,7 +171,9 @@ class Engine(Surface):
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def create_execution_context(self) -> Context | None:
+    device_memory_size_v2 = 4096
+
+    def create_execution_context(self, strategy: int = 0) -> Context | None:
         return Context(self) if self._library._record("create_execution_context") else None
 
 
@@ -190,7 +198,20 @@ class Context(Surface):
         self._addresses[name] = address
         return True
 
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert size == self._engine.device_memory_size_v2
+        self._engine._library._record("set_device_memory", memory)
+
     def execute_async_v3(self, stream: int) -> bool:
+        library = self._engine._library
+        if library._recording is not None:
+            assert stream == RECORDED_STREAM
+            library._recording.append(self._execute)
+            return library._record("recorded", tuple(self._shapes["input_ids"]))
+        self._execute()
+        return library._record("execute_async_v3", tuple(self._shapes["input_ids"]), self._profile, stream)
+
+    def _execute(self) -> None:
         batch, time = self._shapes["input_ids"]
         session = self._engine._session
         inputs = {
@@ -199,10 +220,28 @@ class Context(Surface):
         (output,) = session.get_outputs()
         target = address_as_array(self._addresses[output.name], np.float32, (batch, time, output.shape[2]))
         target[...] = session.run([output.name], inputs)[0]
-        return self._engine._library._record("execute_async_v3", (batch, time), self._profile, stream)
 
 
 def address_as_array(pointer: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The memory at an address."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer((ctypes.c_char * size).from_address(pointer), dtype).reshape(shape)
+
+
+def graphs_of(library: TensorRT) -> type:
+    """What takes the place of CUDA graphs: enqueued engines are kept, and run by `replay`."""
+
+    class Graph:
+        def __init__(self, here: Any, device: int, enqueue: Callable[[int], object]) -> None:
+            library._recording = self._operations = []
+            try:
+                enqueue(RECORDED_STREAM)
+            finally:
+                library._recording = None
+
+        def replay(self, place: Any) -> None:
+            library._record("replay", place.stream)
+            for operation in self._operations:
+                operation()
+
+    return Graph

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 
 from llmrec_fast import cli
-from llmrec_fast.encoding import cached_engine, devices, engine_cache, engine_profiles, tensorrt_session
+from llmrec_fast.encoding import (
+    cached_engine,
+    devices,
+    engine_cache,
+    engine_profiles,
+    graphed_engine,
+    tensorrt_session,
+)
 from llmrec_fast.encoding.devices import Probes
 from llmrec_fast.encoding.encoder import Encoder
 from llmrec_fast.encoding.engine_profiles import choose_profile, plan_profiles, round_up
@@ -23,7 +30,7 @@ from llmrec_fast.errors import CudaError, DeviceUnavailable, InvalidInput
 from llmrec_fast.kernels import cpu, cuda
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime, using
-from tests.encoding.tensorrt_double import NAMES, Surface, TensorRT, address_as_array
+from tests.encoding.tensorrt_double import NAMES, Surface, TensorRT, address_as_array, graphs_of
 from tests.encoding.tiny_models import KINDS, WORDS, write_model
 from tests.simt import build
 from tests.simt.memory import DeviceArray, EmulatedMemory, Emulation
@@ -46,6 +53,7 @@ def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TensorRT:
     monkeypatch.setitem(sys.modules, "tensorrt", made)
     monkeypatch.setattr(devices, "THIS_MACHINE", Probes(*(lambda: None for _ in range(5))))
     monkeypatch.setattr(devices, "describe_gpu", lambda device: f"GPU {device} 9.0")
+    monkeypatch.setattr(graphed_engine, "Graph", graphs_of(made))
     monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
     return made
 
@@ -136,7 +144,11 @@ def test_threads_on_one_stream_do_not_mix_their_texts(double: TensorRT, bert: Pa
         found = list(workers.map(lambda place: encoder.encode(TEXTS[place:]), range(12)))
     for place, vectors in enumerate(found):
         np.testing.assert_allclose(vectors, expected[place:], atol=1e-3)
-    assert len(double._made("create_execution_context")) == 1
+    with ThreadPoolExecutor(4) as workers:
+        found = list(workers.map(lambda place: encoder.encode([TEXTS[place % 20]])[0], range(60)))
+    np.testing.assert_allclose(found, expected[np.arange(60) % 20], atol=1e-3)
+    shapes = {run[0] for run in double._made("execute_async_v3")}
+    assert len(double._made("create_execution_context")) == 1 + sum(batch <= 8 for batch, _ in shapes)
 
 
 def test_an_engine_runs_on_its_own_gpu_only(double: TensorRT, bert: Path, memory: EmulatedMemory) -> None:
@@ -190,7 +202,7 @@ def test_a_stale_engine_is_told_and_replaced(
     elif change == "graph":
         monkeypatch.setattr(engine_cache.plain_graph, "VERSION", 1000)
     else:
-        monkeypatch.setattr(engine_profiles, "_FEW_TEXTS", 4)
+        monkeypatch.setattr(engine_profiles, "FEW_TEXTS", 4)
     with pytest.warns(RuntimeWarning, match=f"is stale \\({change} was .*build-engine"):
         encoder = Encoder(bert, device="tensorrt")
     with pytest.raises(DeviceUnavailable):
@@ -251,14 +263,54 @@ def test_each_shape_runs_in_its_profile_and_each_stream_has_its_context(
         encoder.encode([long])
     finally:
         memory.place = Place(0, 0)
-    assert len(double._made("create_execution_context")) == 1  # warmup made the default stream's
     runs = double._made("execute_async_v3")
-    assert [run[2] for run in runs] == [0, 7, 0, 0, 0]
-    assert [run[0] for run in runs] == [(1, 16), (1, 16), (1, 16), (32, 16), (1, 24)]
+    assert [run[0] for run in runs] == [(1, 16), (32, 16), (1, 24)]
+    assert [run[2] for run in runs] == [7, 0, 0]
+    assert double._made("replay") == [[0], [0]]  # warmup has run the short text on that stream before
     profiles = plan_profiles(24, cached_engine.TOKENS_PER_BATCH)
     assert [run[1] for run in runs] == [choose_profile(profiles, run[0]) for run in runs]
     # of the stream 0, warmup left the profile for many texts; nothing is switched that is in place
-    assert double._made("set_optimization_profile_async") == [[0, 0], [0, 7], [1, 0], [2, 0]]
+    assert double._made("set_optimization_profile_async") == [[0, 7], [2, 0]]
+    assert len(double._made("create_execution_context")) == 2  # one a stream and small shape; warmup made two
+
+
+def test_a_few_texts_are_replayed_as_a_graph_of_their_shape(
+    double: TensorRT, bert: Path, memory: EmulatedMemory
+) -> None:
+    encoder = _warm(bert)
+    texts = [" ".join(WORDS[first : first + 3]) for first in range(5)]
+    expected = encoder.encode(texts * 4)[:5]  # too many for a graph
+    assert double._made("recorded") == []
+    double._calls.clear()
+    try:
+        for stream in (5, 9):
+            memory.place = Place(0, stream)
+            for _ in range(3):
+                found = np.concatenate([encoder.encode([text]) for text in texts[:2]] + [encoder.encode(texts[2:])])
+                np.testing.assert_allclose(found, expected, atol=1e-3)
+    finally:
+        memory.place = Place(0, 0)
+    # on each stream: enqueued once, recorded at the second sight, replayed from then on
+    assert [run[0] for run in double._made("execute_async_v3")] == [(1, 16), (4, 16)] * 2
+    assert double._made("recorded") == [[(1, 16)], [(4, 16)]] * 2
+    assert double._made("replay") == [[5]] * 7 + [[9]] * 7
+    # shapes on one stream share the memory of activations, streams do not
+    memories = [address for (address,) in double._made("set_device_memory")]
+    assert memories[0] == memories[1] != memories[2] == memories[3]
+
+
+def test_an_engine_that_cannot_be_recorded_is_enqueued_and_told_once(double: TensorRT, bert: Path) -> None:
+    expected = _warm(bert).encode(TEXTS[:1])
+    double._calls.clear()
+    double._fails = {"recorded"}
+    encoder = Encoder(bert, device="tensorrt")
+    encoder.encode(TEXTS[:1])
+    with pytest.warns(RuntimeWarning, match="cannot be recorded as a CUDA graph .*could not enqueue the engine"):
+        np.testing.assert_array_equal(encoder.encode(TEXTS[:1]), expected)
+    np.testing.assert_array_equal(encoder.encode(TEXTS[:1]), expected)
+    encoder.encode(TEXTS[:3])
+    encoder.encode(TEXTS[:3])
+    assert double._made("replay") == []
 
 
 @pytest.mark.parametrize("longest", [1, 16, 24, 128, 130, 512])
