@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llmrec_fast.evaluation import evaluate
     from llmrec_fast.features import Interactions, Items
     from llmrec_fast.kernels.threads import get_threads, set_threads
+    from llmrec_fast.ranking import TextReranker
     from llmrec_fast.recommender import Explanation, Recommendations, Recommender
     from llmrec_fast.retrieval import Index, SearchResult
     from llmrec_fast.warmup import warmup
@@ -30,6 +31,7 @@ _HOMES = {
     "Recommendations": "recommender",
     "Recommender": "recommender",
     "SearchResult": "retrieval",
+    "TextReranker": "ranking",
     "VectorCache": "encoding",
     "WordVectors": "encoding",
     "evaluate": "evaluation",
@@ -49,6 +51,7 @@ __all__ = [
     "Recommendations",
     "Recommender",
     "SearchResult",
+    "TextReranker",
     "VectorCache",
     "WordVectors",
     "evaluate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features import HistoryWeighting, PairHistories
-from llmrec_fast.ranking import rerank_mmr
+from llmrec_fast.ranking import TextReranker, rerank_mmr
 from llmrec_fast.recommender.fitted import Fitted
 from llmrec_fast.recommender.fitting import TEXT
 from llmrec_fast.recommender.histories import WeightedHistories
@@ -21,6 +22,14 @@ from llmrec_fast.recommender.space import PRIOR
 
 # how many candidates a diversity reranking chooses from, for each one it returns
 _CANDIDATES = 5
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What reorders retrieved items: (rows, c) positions to the same in a new order and their scores; of how many."""
+
+    order: Callable[[Int64Array], tuple[Int64Array, Float64Array]]
+    candidates: int
 
 
 class Answers(ABC):
@@ -101,15 +110,39 @@ class Answers(ABC):
         allow: Sequence[Hashable] | None = None,
         diversity: float = 0.0,
         popularity: float = 0.0,
+        reranker: TextReranker | None = None,
+        text_of: Callable[[Hashable], str] | None = None,
     ) -> Recommendations:
         """Items whose texts are nearest to what someone writes: a search, or a new user's wishes. A row a text.
 
-        The score is the cosine of the text feature plus `popularity` times the prior.
+        The score is the cosine of the text feature plus `popularity` times the prior; with a reranker, its own.
+
+        Parameters
+        ----------
+        texts : what is searched for.
+        k, exclude, allow, diversity : as `recommend`.
+        popularity : weight of the prior.
+        reranker : reorders the items found by reading them beside the text, `TextReranker(CrossEncoder(...).predict)`.
+        text_of : an item's id to what the reranker reads of it; None: its title.
+
+        Raises
+        ------
+        InvalidInput : as `recommend`; `text_of` without a reranker; as `TextReranker.order`.
         """
+        if text_of is not None and reranker is None:
+            raise InvalidInput("text_of says what a reranker reads: give reranker as well")
         state = self._fitted()
         _check_text(state)
         given = [texts] if isinstance(texts, str) else as_texts(texts)
-        return self._for_text(state, self._text_encoder().encode(given), k, exclude, allow, diversity, popularity)
+        stage = None
+        if reranker is not None:
+            read: Callable[[int], str] = (
+                state.title if text_of is None else lambda position: text_of(state.item_ids[position])
+            )
+            stage = _Stage(lambda found: reranker.order(given, found, read), reranker.candidates)
+        return self._for_text(
+            state, self._text_encoder().encode(given), k, exclude, allow, diversity, popularity, stage
+        )
 
     def recommend_for_text_vectors(
         self,
@@ -228,7 +261,10 @@ class Answers(ABC):
     ) -> Recommendations:
         chosen = state.weights if weights is None else weights
         queries = state.space.queries(state.space.profiles(histories), chosen, len(histories))
-        return self._search(state, queries, k, seen, exclude, allow, diversity, pairs)
+        stage, trees = None, state.reranker
+        if pairs is not None and trees is not None:
+            stage = _Stage(lambda found: trees.order(pairs, found, state.space), trees.candidates)
+        return self._search(state, queries, k, seen, exclude, allow, diversity, stage)
 
     def _for_text(
         self,
@@ -239,10 +275,11 @@ class Answers(ABC):
         allow: Sequence[Hashable] | None,
         diversity: float,
         popularity: float,
+        stage: _Stage | None = None,
     ) -> Recommendations:
         centred = state.centrings[TEXT].apply(vectors)
         queries = state.space.queries({TEXT: centred}, {TEXT: 1.0, PRIOR: popularity}, len(centred))
-        return self._search(state, queries, k, None, exclude, allow, diversity)
+        return self._search(state, queries, k, None, exclude, allow, diversity, stage)
 
     @staticmethod
     def _search(
@@ -253,21 +290,20 @@ class Answers(ABC):
         exclude: Sequence[Hashable],
         allow: Sequence[Hashable] | None,
         diversity: float,
-        pairs: PairHistories | None = None,
+        stage: _Stage | None = None,
     ) -> Recommendations:
-        """Retrieve, rerank where there are `pairs` to do it by, then diversify."""
+        """Retrieve, rerank where there is a stage to do it, then diversify."""
         count = len(state.item_ids)
         if as_count(k, "k") > count:
             raise InvalidInput(f"k must be at most the number of items, {count}; got {k}")
         left_out = _join(seen, state.item_ids.positions(exclude), len(queries))
         allowed = None if allow is None else state.item_ids.positions(allow)
         wanted = min(count, _CANDIDATES * k) if diversity else k
-        reranker = None if pairs is None else state.reranker
-        retrieved = wanted if reranker is None else max(wanted, reranker.candidates)
+        retrieved = wanted if stage is None else max(wanted, stage.candidates)
         found = state.index.search(queries, min(count, retrieved), exclude=left_out, allow=allowed)
         ids, scores = found.ids, found.scores
-        if reranker is not None and pairs is not None:
-            ids, scores = reranker.order(pairs, ids, state.space)
+        if stage is not None:
+            ids, scores = stage.order(ids)
             ids, scores = ids[:, :wanted], scores[:, :wanted]
         if not diversity:
             return Recommendations(ids, scores, state.item_ids)
@@ -278,7 +314,7 @@ class Answers(ABC):
         # every block of a row has unit norm, so rows of one norm differ by their features alone
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         order = rerank_mmr(
-            scores if reranker is None else _unit_range(scores),
+            scores if stage is None else _unit_range(scores),
             candidates,
             np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0),
             k,
@@ -311,7 +347,7 @@ def _check_text(state: Fitted) -> None:
 
 
 def _unit_range(scores: Float64Array) -> Float64Array:
-    """Each row moved and scaled to 0 .. 1, so that trees' scores weigh against cosines; -inf stays."""
+    """Each row moved and scaled to 0 .. 1, so that a stage's scores weigh against cosines; -inf stays."""
     real = np.isfinite(scores)
     low = np.where(real, scores, np.inf).min(axis=1, keepdims=True)
     high = np.where(real, scores, -np.inf).max(axis=1, keepdims=True)
