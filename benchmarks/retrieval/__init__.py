@@ -1,7 +1,7 @@
 """Suite `retrieval`: exact top-k search over unit vectors, ours against every exact engine on the CPU.
 
-Which part of it runs is chosen on the command line; by default the grid, the exclusions, the footprint and the threads.
-`--scale` runs the out-of-core part alone.
+Which part of it runs is chosen on the command line; by default the grid, the exclusions, the footprint, the first answer
+and the threads. `--scale` runs the out-of-core part alone.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from benchmarks.harness import Effort
 from benchmarks.peers import import_peers
 from benchmarks.report import Report
-from benchmarks.retrieval import data, engines, exclusions, figures, footprint, grid, scale, stress
+from benchmarks.retrieval import data, engines, exclusions, figures, first, footprint, grid, scale, stress
 from benchmarks.threads import Neutral, use_threads
 
-PARTS = ("grid", "exclusions", "footprint", "threads")
+PARTS = ("grid", "exclusions", "footprint", "first", "threads")
 QUERIES, K = (1, 4, 16, 64, 256, 1024), (10, 100)
 REAL_SHAPES = (
     *((rows, 384) for rows in (100_000, 480_000, 1_000_000)),
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> Report:
         scale.run(report, arguments, base, neutral)
         return report
     effort = Effort(seconds=arguments.seconds or (0.3 if arguments.quick else 3.0), maximum=61)
-    for kind, rows, dimension in _shapes(arguments):
+    for kind, rows, dimension in _shapes(arguments) if set(arguments.parts) - {"first"} else []:
         settings = grid.Settings(
             queries=arguments.queries or (QUICK_QUERIES if arguments.quick else QUERIES),
             k=arguments.k or (QUICK_K if arguments.quick else K),
@@ -84,6 +84,8 @@ def run(arguments: argparse.Namespace) -> Report:
         if "footprint" in arguments.parts and _is_reference(kind, rows, dimension, arguments):
             footprint.run(report, dataset, arguments.threads)
         del dataset
+    if "first" in arguments.parts:
+        first.run(report)
     figures.finish(report, arguments.output)
     if arguments.quick:
         report.targets.clear()  # they are promised for sizes at which reading memory is what counts

@@ -1,4 +1,4 @@
-"""What an index costs beside its answers: time and memory of the build, bytes of codes, and a first search from a cold start.
+"""What an index costs beside its answers: time and memory of the build, and bytes of codes.
 
 Every figure comes from a child process, so that nothing else this process holds is counted.
 """
@@ -17,7 +17,7 @@ from benchmarks.retrieval.data import Dataset
 
 QUERIES, K = 16, 10
 BUILD_SHAPE, BUILD_SECONDS = (480_000, 384), 8.0
-PEAK_SHARE, CODES_SHARE, FIRST_ANSWER_SECONDS = 1.6, 0.4, 0.5
+PEAK_SHARE, CODES_SHARE = 1.6, 0.4
 
 
 def run(report: Report, dataset: Dataset, threads: int) -> None:
@@ -34,13 +34,10 @@ def run(report: Report, dataset: Dataset, threads: int) -> None:
         problem = oracle.find(dataset.rows, dataset.queries[:QUERIES], K).wrong_order(np.load(answers), K)
         if problem:
             raise RuntimeError(f"the index that was saved and mapped answers wrongly: {problem}")
-    in_child("first")  # compiles what is not cached yet
-    fresh = in_child("first")
     peak = built["peak_above_start_bytes"] / bytes_of_rows
     whole = (kept["peak_above_start_bytes"] + kept["own_rows_bytes"]) / bytes_of_rows
     # what the index says it holds, or what the process really holds after loading, whichever is more
     codes = max(built["code_bytes"], found["kept_bytes"]) / bytes_of_rows
-    answer = fresh["first_answer_seconds"]
     report.figures |= {
         f"{name}: build, s (from memory; out of core, files written)": [
             round(built["build_seconds"], 2),
@@ -54,7 +51,6 @@ def run(report: Report, dataset: Dataset, threads: int) -> None:
         f"{name}: codes and norms, x float32 rows": round(built["code_bytes"] / bytes_of_rows, 3),
         f"{name}: own memory after loading mapped, x float32 rows": round(found["kept_bytes"] / bytes_of_rows, 3),
         f"{name}: load mapped, s": round(found["load_seconds"], 3),
-        "import llmrec_fast, s": round(fresh["import_seconds"], 3),
     }
     if dataset.rows.shape == BUILD_SHAPE:
         report.targets.append(Target(f"{name}: build", built["build_seconds"], BUILD_SECONDS, at_least=False, unit="s"))
@@ -64,5 +60,4 @@ def run(report: Report, dataset: Dataset, threads: int) -> None:
             f"{name}: whole process, building with copy=False, of the float32 rows", whole, PEAK_SHARE, at_least=False
         ),
         Target(f"{name}: codes and norms, of the float32 rows", codes, CODES_SHARE, at_least=False),
-        Target("fresh process: import to first answer", answer, FIRST_ANSWER_SECONDS, at_least=False, unit="s"),
     ]
