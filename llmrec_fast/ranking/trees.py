@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, Float64Array, as_int64, as_matrix, as_vector
+from llmrec_fast.arrays import ArrayLike, Float64Array, as_matrix
 from llmrec_fast.errors import CorruptFile, InvalidInput, MissingDependency
+from llmrec_fast.ranking.groups import check_groups
 
 # what is trained for each objective that can be asked for
 _OBJECTIVES = {"binary": ("binary",), "lambdarank": ("lambdarank",), "both": ("binary", "lambdarank")}
@@ -90,13 +91,7 @@ class TreeRanker:
         settings = settings or TreeSettings()
         if settings.objective not in _OBJECTIVES:
             raise InvalidInput(f"objective must be one of {', '.join(_OBJECTIVES)}; got {settings.objective!r}")
-        rows = as_matrix(features, "features", dimension=len(names))
-        grades = as_vector(relevant, "relevant", length=len(rows))
-        groups = as_int64(sizes, "sizes")
-        if int(groups.sum()) != len(rows) or (len(groups) and groups.min() < 0):
-            raise InvalidInput(f"sizes must add up to the {len(rows)} rows of features; they add up to {groups.sum()}")
-        if not grades.any():
-            raise InvalidInput("no row is relevant: there is nothing to learn from")
+        rows, grades, groups = check_groups(features, relevant, sizes, names)
         lightgbm = _lightgbm()
         boosters = []
         for objective in _OBJECTIVES[settings.objective]:

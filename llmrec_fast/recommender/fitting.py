@@ -59,8 +59,12 @@ def fit(
     interactions: Interactions | None,
     vectors: Mapping[str, ArrayLike],
     encoder: Callable[[], TextEncoder] | None,
+    show_progress: bool | None = False,
 ) -> tuple[Fitted, FitReport]:
-    """Learn; `vectors` are ready features (items, d), `encoder` makes the text feature where they hold none."""
+    """Learn; `vectors` are ready features (items, d), `encoder` makes the text feature where they hold none.
+
+    `show_progress` is that of what is trained: whether bars are shown on standard error; None: on a terminal.
+    """
     seconds: dict[str, float] = {}
     if not len(items):
         raise InvalidInput("the catalogue is empty: there is nothing to recommend")
@@ -90,7 +94,7 @@ def fit(
             ).history_vectors
         adapter = None
         if settings.adapter is not None:
-            adapter = _adapt(settings, centred, weighed.select(part), liked[part])
+            adapter = _adapt(settings, centred, weighed.select(part), liked[part], show_progress)
             features[ADAPTER], features[ADAPTER_HISTORIES] = adapter.item_vectors, adapter.history_vectors
         prior = popularity_prior(np.bincount(weighed.items[part & liked], minlength=len(items)))
         return join_space(features, prior, adapter), adapter
@@ -121,6 +125,7 @@ def fit(
                 lambda part: _histories(part, decay),
                 list(centred),
                 settings.threads,
+                show_progress,
             )
     with timed(seconds, "index"):
         index = Index(space.dimension, "dot", threads=settings.threads)
@@ -143,7 +148,11 @@ def join_space(features: Mapping[str, Float32Array], prior: Float32Array, adapte
 
 
 def _adapt(
-    settings: Settings, features: Mapping[str, Float32Array], interactions: Interactions, liked: BoolArray
+    settings: Settings,
+    features: Mapping[str, Float32Array],
+    interactions: Interactions,
+    liked: BoolArray,
+    show_progress: bool | None,
 ) -> Adapter:
     """Towers trained on these interactions, whose values are strengths."""
     # in the order of histories, which sorts as `by_user` does
@@ -159,6 +168,7 @@ def _adapt(
         histories.values > 0,
         settings.adapter,
         threads=settings.threads,
+        show_progress=show_progress,
     )
 
 

@@ -24,7 +24,7 @@ from llmrec_fast.recommender.fitting import ADAPTER, ADAPTER_HISTORIES, TEXT, Se
 from llmrec_fast.recommender.journal import Journal, RecoveryReport
 from llmrec_fast.recommender.live import Events, ItemsRemoved, ItemsWritten
 from llmrec_fast.recommender.log import FsyncPolicy, check_policy
-from llmrec_fast.recommender.reranking import RerankerSettings
+from llmrec_fast.recommender.reranking import Kind, RerankerSettings
 from llmrec_fast.recommender.writing import Writing
 
 COMPACT_BYTES = 64 << 20
@@ -50,8 +50,9 @@ class Recommender(Answers):
     adapter : True or settings for the feature "adapter": towers that take the other vectors given, text first of all, to where
         behaviour agrees with them (`ranking.adapter`; training needs torch, `pip install 'llmrec-fast[train]'`, answers and
         saved recommenders do not). New items get their adapted vectors from their texts at once.
-    reranker : True or settings for a stage that reorders the retrieved candidates by gradient-boosted trees over pair features,
-        trained on the last part of each user's interactions (needs LightGBM, `pip install 'llmrec-fast[trees]'`).
+    reranker : "trees", "neural" or settings for a stage that reorders the retrieved candidates by a scorer of pair features,
+        trained on the last part of each user's interactions: gradient-boosted trees (True means them too; they need LightGBM,
+        `pip install 'llmrec-fast[trees]'`) or a network (training needs torch, answers and saved recommenders do not).
 
     Attributes
     ----------
@@ -81,14 +82,14 @@ class Recommender(Answers):
         regularization: float = 500.0,
         threads: int | None = None,
         adapter: bool | AdapterSettings = False,
-        reranker: bool | RerankerSettings = False,
+        reranker: bool | Kind | RerankerSettings = False,
     ) -> None:
         if isinstance(decay, str) and decay != "auto":
             raise InvalidInput(f"decay must be a positive number of items, None or 'auto'; got {decay!r}")
         if decay != "auto":
             HistoryWeighting(decay)
         shape = AdapterSettings() if adapter is True else adapter or None
-        stage = RerankerSettings() if reranker is True else reranker or None
+        stage = RerankerSettings.of(reranker)
         self._settings = Settings(weights, decay, liked_from, others, rank, regularization, threads, shape, stage)
         self._encoder_like = encoder
         self._encoder: TextEncoder | None = None
@@ -102,7 +103,12 @@ class Recommender(Answers):
     # -- learning -------------------------------------------------------------------------------------------------------
 
     def fit(
-        self, items: Any, interactions: Any = None, *, vectors: Mapping[str, ArrayLike] | None = None
+        self,
+        items: Any,
+        interactions: Any = None,
+        *,
+        vectors: Mapping[str, ArrayLike] | None = None,
+        show_progress: bool | None = None,
     ) -> Recommender:
         """Learn from a catalogue and interactions; returns self. A failed fit leaves what was fitted before.
 
@@ -112,6 +118,8 @@ class Recommender(Answers):
         interactions : `Interactions` from `features.read_interactions`, or what that reads, or None. Items that are not in the
             catalogue are dropped and reported when a source is read, and refused in ready `Interactions`.
         vectors : ready features, name -> (items, d) in the order of the catalogue. "text" replaces encoding.
+        show_progress : whether the training of an adapter or a neural reranker shows bars on standard error; None: on a
+            terminal.
 
         Raises
         ------
@@ -121,7 +129,7 @@ class Recommender(Answers):
         if interactions is not None and not isinstance(interactions, Interactions):
             interactions = read_interactions(interactions, known_items=catalogue.ids)
         encoder = self._text_encoder if self._encoder_like is not None else None
-        fitted, report = fit(self._settings, catalogue, interactions, vectors or {}, encoder)
+        fitted, report = fit(self._settings, catalogue, interactions, vectors or {}, encoder, show_progress)
         with self._writing.lock:
             if self._writing.journal is not None:
                 raise InvalidInput(

@@ -1,25 +1,31 @@
-"""The stage after retrieval: learned trees reorder each user's candidates by pair features.
+"""The stage after retrieval: a learned scorer, trees or a network, reorders each user's candidates by pair features.
 
-They are trained inside the training data: features are learned from the first part of everyone's interactions, and the likes
-that came after it are what the trees learn to put first. Then features are learned anew from all interactions.
+It is trained inside the training data: features are learned from the first part of everyone's interactions, and the likes
+that came after it are what the scorer learns to put first. Then features are learned anew from all interactions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float64Array, Int64Array, as_count
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features import Interactions, PairFeatures, PairHistories
+from llmrec_fast.ranking.neural import NeuralRanker, NeuralSettings
 from llmrec_fast.ranking.trees import TreeRanker, TreeSettings
 from llmrec_fast.recommender.histories import NO_TIME, History, UserHistories
 from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.recommender.validation import hold_out
 from llmrec_fast.retrieval import Index
+
+Kind: TypeAlias = Literal["trees", "neural"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# what the arrays are called among those of a saved recommender
+_PAIRS, _MODEL = "pairs_", "reranker_model"
 
 
 @dataclass(frozen=True)
@@ -29,35 +35,54 @@ class RerankerSettings:
     Attributes
     ----------
     candidates : how many of the retrieved items are reordered; never fewer than are asked for.
-    trees : how the trees are grown.
+    kind : "trees" (LightGBM) or "neural" (a network, trained with torch).
+    trees : how trees are grown.
+    neural : how networks are shaped and trained.
     """
 
     candidates: int = 200
+    kind: Kind = "trees"
     trees: TreeSettings = field(default_factory=TreeSettings)
+    neural: NeuralSettings = field(default_factory=NeuralSettings)
 
     def __post_init__(self) -> None:
         as_count(self.candidates, "candidates")
+        if self.kind not in KINDS:
+            raise InvalidInput(f"a reranker's kind must be 'trees' or 'neural'; got {self.kind!r}")
+
+    @classmethod
+    def of(cls, given: bool | Kind | RerankerSettings) -> RerankerSettings | None:
+        """What `Recommender(reranker=...)` means; None for no reranker."""
+        if isinstance(given, RerankerSettings):
+            return given
+        if isinstance(given, bool):
+            return cls() if given else None
+        return cls(kind=given)
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any] | None) -> RerankerSettings | None:
         """From what `dataclasses.asdict` made of it; None for None."""
-        return None if saved is None else cls(saved["candidates"], TreeSettings(**saved["trees"]))
+        if saved is None:
+            return None
+        return cls(
+            saved["candidates"], saved["kind"], TreeSettings(**saved["trees"]), NeuralSettings(**saved["neural"])
+        )
 
 
 @dataclass(frozen=True)
 class Reranker:
-    """Trained trees and what makes their features.
+    """A trained scorer and what makes its features.
 
     Attributes
     ----------
     pairs : makes features, of the catalogue's positions.
-    trees : scores them.
+    scorer : scores them.
     candidates : how many retrieved items are reordered.
     liked_above : an interaction stronger than this is a like.
     """
 
     pairs: PairFeatures
-    trees: TreeRanker
+    scorer: TreeRanker | NeuralRanker
     candidates: int
     liked_above: float
 
@@ -66,7 +91,7 @@ class Reranker:
     ) -> tuple[Int64Array, Float64Array]:
         """(users, c) candidates and their scores, best first, ties in the order given; -1 and -inf at the end."""
         rows = self.pairs.compute(histories, candidates, space.features, space.row_of, threads=threads)
-        scores = self.trees.scores(rows).reshape(candidates.shape)
+        scores = self.scorer.scores(rows).reshape(candidates.shape)
         scores[candidates < 0] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
         return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(scores, order, axis=1)
@@ -74,29 +99,45 @@ class Reranker:
     def explain(self, histories: PairHistories, item: int, space: FusedSpace) -> dict[str, float]:
         """What each feature adds to the score of one item for one user; "average" is what every score starts from."""
         rows = self.pairs.compute(histories, np.array([[item]]), space.features, space.row_of)
-        shares = self.trees.contributions(rows)[0]
-        return dict(zip((*self.trees.names, "average"), shares.tolist(), strict=True))
+        shares = self.scorer.contributions(rows)[0]
+        return dict(zip((*self.scorer.names, "average"), shares.tolist(), strict=True))
 
     def header(self) -> dict[str, Any]:
-        """All but the arrays of `pairs`, JSON-able."""
+        """All but the arrays, JSON-able."""
+        trees = self.scorer.to_text() if isinstance(self.scorer, TreeRanker) else None
         return {
             "candidates": self.candidates,
             "liked_above": self.liked_above,
             "vectors": list(self.pairs.vectors),
             "names": list(self.pairs.names),
-            "trees": self.trees.to_text(),
+            "trees": trees,
         }
 
-    @classmethod
-    def restored(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reranker:
-        """From `header` and the arrays of `pairs`. Raises `MissingDependency` without LightGBM."""
-        names = tuple(header["names"])
-        pairs = PairFeatures(dict(arrays), tuple(header["vectors"]), names)
-        return cls(pairs, TreeRanker.from_text(header["trees"], names), header["candidates"], header["liked_above"])
+    def arrays(self, order: Int64Array) -> dict[str, Any]:
+        """The arrays by name, for a catalogue that holds the items at `order`."""
+        arrays = {f"{_PAIRS}{name}": values for name, values in self.pairs.take(order).arrays.items()}
+        if isinstance(self.scorer, NeuralRanker):
+            arrays[_MODEL] = np.frombuffer(self.scorer.model, np.uint8)
+        return arrays
 
-    def taken(self, order: Int64Array) -> Reranker:
-        """For a catalogue that holds the items at `order`, in this order."""
-        return replace(self, pairs=self.pairs.take(order))
+    @classmethod
+    def restored(cls, header: Mapping[str, Any], arrays: Mapping[str, Any], threads: int | None = None) -> Reranker:
+        """From `header` and, among others, `arrays`.
+
+        Raises
+        ------
+        CorruptFile : what is there is no scorer.
+        MissingDependency : LightGBM is not installed, which trees need.
+        """
+        names = tuple(header["names"])
+        made = {name.removeprefix(_PAIRS): array for name, array in arrays.items() if name.startswith(_PAIRS)}
+        pairs = PairFeatures(made, tuple(header["vectors"]), names)
+        scorer: TreeRanker | NeuralRanker
+        if header["trees"] is not None:
+            scorer = TreeRanker.from_text(header["trees"], names)
+        else:
+            scorer = NeuralRanker(arrays[_MODEL].tobytes(), names, threads)
+        return cls(pairs, scorer, header["candidates"], header["liked_above"])
 
 
 def pair_histories(histories: UserHistories, users: Int64Array, liked_above: float) -> PairHistories:
@@ -133,6 +174,7 @@ def fit_reranker(
     histories: Callable[[Interactions], UserHistories],
     vectors: list[str],
     threads: int | None,
+    show_progress: bool | None,
 ) -> Reranker:
     """Train on the last part of everyone's interactions.
 
@@ -148,7 +190,7 @@ def fit_reranker(
     Raises
     ------
     InvalidInput : no times, or nothing liked after a history.
-    MissingDependency : LightGBM is not installed.
+    MissingDependency : LightGBM, or torch for a neural one, is not installed.
     """
     held = hold_out(interactions, liked)
     if isinstance(held, str) or interactions.values is None:
@@ -175,15 +217,13 @@ def fit_reranker(
     chosen: BoolArray = relevant.any(axis=1, keepdims=True) & (candidates >= 0)  # without a hit a user teaches nothing
     if not chosen.any():
         raise InvalidInput("no liked item is among the candidates: there is nothing to learn a reranking from")
-    trees = TreeRanker.fit(
-        rows[chosen.ravel()],
-        relevant[chosen],
-        chosen.sum(axis=1)[chosen.any(axis=1)],
-        known.names,
-        settings.trees,
-        threads=threads,
-    )
-    return Reranker(_pairs(interactions, liked, vectors, count), trees, settings.candidates, liked_above)
+    groups = rows[chosen.ravel()], relevant[chosen], chosen.sum(axis=1)[chosen.any(axis=1)], known.names
+    scorer: TreeRanker | NeuralRanker
+    if settings.kind == "trees":
+        scorer = TreeRanker.fit(*groups, settings.trees, threads=threads)
+    else:
+        scorer = NeuralRanker.fit(*groups, settings.neural, threads=threads, show_progress=show_progress)
+    return Reranker(_pairs(interactions, liked, vectors, count), scorer, settings.candidates, liked_above)
 
 
 def _pairs(interactions: Interactions, liked: BoolArray, vectors: list[str], count: int) -> PairFeatures:

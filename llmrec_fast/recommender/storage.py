@@ -73,7 +73,7 @@ def save(
     if state.adapter is not None:
         arrays |= {f"adapter_{name}": np.frombuffer(model, np.uint8) for name, model in state.adapter.models().items()}
     if state.reranker is not None:
-        arrays |= {f"pairs_{name}": values for name, values in state.reranker.taken(order).pairs.arrays.items()}
+        arrays |= state.reranker.arrays(order)
     arrays |= {f"mean_{place}": centring.mean for place, centring in enumerate(state.centrings.values())}
     write_folder(path, header, arrays)
 
@@ -96,8 +96,7 @@ def load(path: Path, threads: int | None) -> tuple[Fitted, Settings, str | None,
         )
     reranker = None
     if header["reranker"] is not None:
-        pairs = {name.removeprefix("pairs_"): array for name, array in arrays.items() if name.startswith("pairs_")}
-        reranker = Reranker.restored(header["reranker"], pairs)
+        reranker = Reranker.restored(header["reranker"], arrays, threads)
     space = join_space(features, arrays["prior"], adapter)
     item_ids = IdTable.from_json(header["items"], kind="item")
     user_ids = IdTable.from_json(header["users"], kind="user")

@@ -9,19 +9,11 @@ import pytest
 from llmrec_fast.errors import CorruptFile, InvalidInput, MissingDependency
 from llmrec_fast.ranking.trees import TreeRanker, TreeSettings
 
+from .some_groups import NAMES, some_groups
+
 pytest.importorskip("lightgbm", exc_type=(ImportError, OSError))
 
 SMALL = TreeSettings(rounds=20, least_in_leaf=5)
-NAMES = ("signal", "noise")
-
-
-def some_groups(groups=60, size=10, seed=0):
-    rng = np.random.default_rng(seed)
-    features = rng.random((groups * size, 2)).astype(np.float32)
-    best = features[:, 0].reshape(groups, size).argmax(axis=1)
-    relevant = np.zeros((groups, size), np.float32)
-    relevant[np.arange(groups), best] = 1
-    return features, relevant.ravel(), np.full(groups, size)
 
 
 @pytest.fixture(scope="module", params=["binary", "lambdarank", "both"])
@@ -86,6 +78,8 @@ def test_nonsense_is_refused(ranker):
         TreeRanker.fit(features, relevant, sizes[1:], NAMES)
     with pytest.raises(InvalidInput, match="no row is relevant"):
         TreeRanker.fit(features, np.zeros(len(features)), sizes, NAMES)
+    with pytest.raises(InvalidInput, match="grades from 0"):
+        TreeRanker.fit(features, relevant - 1, sizes, NAMES)
     with pytest.raises(InvalidInput, match="objective must be"):
         TreeRanker.fit(features, relevant, sizes, NAMES, TreeSettings(objective="pairwise"))
     with pytest.raises(InvalidInput, match="2 columns"):

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, as_matrix
-from llmrec_fast.errors import CorruptFile, MissingDependency
+from llmrec_fast.ranking.onnx_models import INPUT, open_session, serialise
 
 LEAK = 0.01
-_OPSET = 17
-_IR_VERSION = 8
 
 
 class Tower:
@@ -19,23 +17,8 @@ class Tower:
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
         """Raises `CorruptFile` for bytes that are no model, `MissingDependency` without ONNX Runtime."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingDependency(
-                "adapter towers are served by ONNX Runtime: pip install 'llmrec-fast[cpu]' (or pip install onnxruntime)"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         self.model = model
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # ONNX Runtime's exceptions share no public base class; whichever it is, these bytes cannot be run
-            raise CorruptFile(f"ONNX Runtime cannot load the adapter tower: {error}") from error
+        self._session = open_session(model, "the adapter tower", threads)
         self._width = int(self._session.get_inputs()[0].shape[-1])
 
     def __call__(self, rows: ArrayLike) -> Float32Array:
@@ -43,7 +26,7 @@ class Tower:
         given = as_matrix(rows, "rows", dimension=self._width)
         if not len(given):
             return np.zeros((0, int(self._session.get_outputs()[0].shape[-1])), np.float32)
-        output: Float32Array = self._session.run(None, {"rows": given})[0]
+        output: Float32Array = self._session.run(None, {INPUT: given})[0]
         # nothing known of an item gives nothing to adapt: the towers' biases alone would make all such items alike
         output[~given.any(axis=1)] = 0
         return output
@@ -59,7 +42,7 @@ class Attention:
 
     def weights(self, vectors: Float32Array) -> Float32Array:
         """(h,) float32 that sum to 1, for the history vectors (h, d) of one user's items, from old to new."""
-        output: Float32Array = self._tower._session.run(None, {"rows": np.ascontiguousarray(vectors[::-1])})[0]
+        output: Float32Array = self._tower._session.run(None, {INPUT: np.ascontiguousarray(vectors[::-1])})[0]
         return output[::-1]
 
 
@@ -74,7 +57,7 @@ def tower_model(layers: list[tuple[Float32Array, Float32Array]]) -> bytes:
 
     nodes: list[Any] = []
     values: dict[str, Any] = {}
-    name = "rows"
+    name = INPUT
     for place, (weight, bias) in enumerate(layers):
         values |= {f"weight_{place}": weight, f"bias_{place}": bias}
         nodes.append(helper.make_node("Gemm", [name, f"weight_{place}", f"bias_{place}"], [f"sum_{place}"], transB=1))
@@ -83,7 +66,7 @@ def tower_model(layers: list[tuple[Float32Array, Float32Array]]) -> bytes:
             nodes.append(helper.make_node("LeakyRelu", [name], [f"active_{place}"], alpha=LEAK))
             name = f"active_{place}"
     nodes.append(helper.make_node("LpNormalization", [name], ["adapted"], axis=1, p=2))
-    return _serialise(nodes, values, layers[0][0].shape[1], ("adapted", ["n", len(layers[-1][1])]))
+    return serialise(nodes, values, layers[0][0].shape[1], ("adapted", ["n", len(layers[-1][1])]))
 
 
 def attention_model(query: Float32Array, key: Float32Array, age: Float32Array) -> bytes:
@@ -125,20 +108,4 @@ def attention_model(query: Float32Array, key: Float32Array, age: Float32Array) -
         helper.make_node("Add", ["matches", "by_age"], ["sums"]),
         helper.make_node("Softmax", ["sums"], ["weights"], axis=0),
     ]
-    return _serialise(nodes, values, len(query), ("weights", ["n"]))
-
-
-def _serialise(nodes: list[Any], values: dict[str, Any], width: int, output: tuple[str, list[Any]]) -> bytes:
-    from onnx import TensorProto, helper, numpy_helper
-
-    graph = helper.make_graph(
-        nodes,
-        "adapter",
-        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", width])],
-        [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1])],
-        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in values.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="llmrec_fast")
-    model.ir_version = _IR_VERSION
-    serialised: bytes = model.SerializeToString()
-    return serialised
+    return serialise(nodes, values, len(query), ("weights", ["n"]))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array
-from llmrec_fast.errors import InvalidInput, MissingDependency
+from llmrec_fast.errors import InvalidInput
 from llmrec_fast.ranking.adapter.adapter import Adapter, join_blocks
 from llmrec_fast.ranking.adapter.settings import AdapterSettings
 from llmrec_fast.ranking.adapter.towers import LEAK, Attention, Tower, attention_model, tower_model
+from llmrec_fast.ranking.torch_training import import_torch, progress_bar, seeded
 
 _SHOWN = 20
 _MOST_VALIDATION_USERS = 2000
@@ -28,7 +28,7 @@ def fit_adapter(
     settings: AdapterSettings | None = None,
     *,
     threads: int | None = None,
-    progress: bool = False,
+    show_progress: bool | None = False,
 ) -> Adapter:
     """Train towers that rank what a user liked next above the other items.
 
@@ -45,17 +45,14 @@ def fit_adapter(
     liked : (positions,) which interactions are targets.
     settings : shape and training.
     threads : of torch while it trains.
-    progress : whether to show a progress bar.
+    show_progress : whether bars are shown on standard error; None: on a terminal.
 
     Raises
     ------
     MissingDependency : torch is not installed.
     InvalidInput : no features, features that differ in length, or nothing liked after something else.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependency("training an adapter needs torch: pip install 'llmrec-fast[train]'") from error
+    torch = import_torch("an adapter")
     settings = AdapterSettings() if settings is None else settings
     if not features:
         raise InvalidInput("an adapter needs at least one feature to adapt, such as text vectors")
@@ -66,13 +63,13 @@ def fit_adapter(
     if not len(everything.targets):
         raise InvalidInput("there is nothing to train an adapter on: no liked interaction comes after another one")
     part, held_out = _hold_out(everything, settings.validation)
-    with _seeded(torch, settings.seed, threads):
+    with seeded(torch, settings.seed, threads):
         epochs, quality = settings.epochs, None
         if len(part.targets) and len(held_out):
-            epochs, quality = _find_epochs(torch, rows, part, held_out, settings, progress)
-        with _seeded(torch, settings.seed, threads):
+            epochs, quality = _find_epochs(torch, rows, part, held_out, settings, show_progress)
+        with seeded(torch, settings.seed, threads):
             training = _Training(torch, rows, everything, settings)
-            for _ in _bar(range(epochs), "adapter", progress):
+            for _ in progress_bar(range(epochs), "adapter", show_progress):
                 training.epoch()
     return training.export(widths, epochs, quality, threads)
 
@@ -143,12 +140,12 @@ def _find_epochs(
     part: _Behaviour,
     held_out: list[tuple[int, Int64Array]],
     settings: AdapterSettings,
-    progress: bool,
+    show_progress: bool | None,
 ) -> tuple[int, float]:
     """After how many epochs the held-out part is ranked best, and how well: early stopping."""
     training = _Training(torch, rows, part, settings)
     best, best_epochs = -1.0, 1
-    bar = _bar(range(1, settings.epochs + 1), "adapter, validation", progress)
+    bar = progress_bar(range(1, settings.epochs + 1), "adapter, validation", show_progress)
     for epoch in bar:
         training.epoch()
         quality = training.quality(held_out)
@@ -338,23 +335,3 @@ def _graph(torch: Any, data: _Behaviour) -> tuple[Any, Any]:
     forth = torch.sparse_coo_tensor(torch.stack([users, items]), made, shape, check_invariants=False).coalesce()
     back = torch.sparse_coo_tensor(torch.stack([items, users]), made, shape[::-1], check_invariants=False).coalesce()
     return forth, back
-
-
-@contextmanager
-def _seeded(torch: Any, seed: int, threads: int | None) -> Iterator[None]:
-    """Torch's random state and threads are the caller's: both come back."""
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if threads is not None:
-            torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def _bar(steps: range, what: str, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(steps, what, unit="epoch", disable=not progress)
