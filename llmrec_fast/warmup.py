@@ -8,8 +8,8 @@ import numpy as np
 def warmup() -> None:
     """Compile all kernels of the CPU, or load them from the cache on disk. Call it once when a service starts.
 
-    The kernels of `Encoder(precision="int8")` are among them. The first call on a machine compiles for some tens of
-    seconds; later processes load what it left on disk.
+    Those of `Encoder` are among them, in the precisions that have kernels here. The first call on a machine compiles for some
+    tens of seconds; later processes load what it left on disk.
     """
     import ml_dtypes
 

@@ -30,7 +30,7 @@ from llmrec_fast.kernels.threads import get_threads
 
 LongTexts = Literal["truncate", "window"]
 # what `describe` tells that no vector depends on, beyond rounding
-_WITHOUT_EFFECT = ("device_reason", "model", "device", "threads")
+_WITHOUT_EFFECT = ("device_reason", "engine", "model", "device", "threads")
 
 
 class Encoder:
@@ -50,7 +50,7 @@ class Encoder:
         and a zero point a row of activations. With all-MiniLM-L6-v2 and 2,000 short texts, against float32: mean cosine
         .9990, least .9971, 96% of the ten nearest neighbours the same, where weights have 8 bits (x86 with AVX-512 VNNI, and
         every processor without AVX2); .9975, .9932 and 94% where they have 7 bits (x86 with AVX2 and no AVX-512 VNNI).
-        Vectors made on processors of the two kinds differ by as much: keep one index to one kind.
+        Vectors made on processors of the two kinds differ by as much: keep one index to one kind. A `VectorCache` does.
     pooling : "mean", "max", "first" (or "cls"), "last" (or "lasttoken"), "weighted_mean" (the token at position t weighs t) or
         "mean_sqrt_len" (the sum over the root of the number of tokens); None: what the model says, else mean.
     normalize : whether vectors are scaled to length 1; None: what the model says.
@@ -153,7 +153,7 @@ class Encoder:
 
     def describe(self) -> dict[str, Any]:
         """What was loaded and how it runs, for logs and for people."""
-        return {
+        described = {
             "model": str(self._files.folder),
             "architecture": str(self._files.config.get("model_type", "unknown")),
             "source": self._model.source,
@@ -167,6 +167,11 @@ class Encoder:
             "pooling": "+".join(self._files.pooling.modes),
             "normalize": self._normalize,
         }
+        if isinstance(self._model, LoadedModel):
+            described["engine"] = self._model.engine
+            if self._model.weight_bits is not None:
+                described["weight_bits"] = self._model.weight_bits
+        return described
 
     def encode(
         self,
@@ -306,6 +311,7 @@ class Encoder:
             self._model.session.prepare()
         words = ["warm up"]
         self._encode_distinct(words, 0, False)
+        self._encode_distinct([" ".join(words * 32)], 0, False)  # too long to be quick alone, and nothing to share out
         self._encode_distinct([f"warm up {number}" for number in range(64 * self._threads)], 0, False)
 
     @cached_property

@@ -1,7 +1,8 @@
 """Token ids to pooled vectors: load the model's sessions, cut the work in batches and share them between threads.
 
 Much work goes batch by batch to the package's thread pool, one thread a batch: no thread ever waits for another within a
-layer, which matters most on busy machines. Little work has one batch on which all threads work, for the quickest answer.
+layer, which matters most on busy machines. Work that cannot be shared out so has one batch on which all threads work, for the
+quickest answer.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.architectures import BERT_TYPES, read_architecture
-from llmrec_fast.encoding.batching import TOKENS_PER_BATCH, TOKENS_WORTH_A_BATCH, pad_batch, plan_batches
+from llmrec_fast.encoding.batching import (
+    TOKENS_PER_BATCH,
+    TOKENS_WORTH_A_BATCH,
+    TOKENS_WORTH_A_PACKED_BATCH,
+    pad_batch,
+    plan_batches,
+    plan_packed_batches,
+)
 from llmrec_fast.encoding.families import build_model_graph
 from llmrec_fast.encoding.model_files import ModelFiles
-from llmrec_fast.encoding.packed import PackedModel, packed_arrays
+from llmrec_fast.encoding.packed import PackedModel, float32_kernels, packed_arrays, weight_bits
 from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.pooling import Pooling
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
@@ -25,6 +33,9 @@ from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.threads import run_parallel
+
+# of one thread's share of the tokens; with a longer text, the other threads would wait for that one's
+_MOST_OF_A_SHARE = 1.25
 
 
 @dataclass(frozen=True)
@@ -37,12 +48,16 @@ class LoadedModel:
     single : one thread works on a batch; several batches run at once. The same object as `joint` where there is one thread.
     source : "safetensors" or "onnx".
     positions : the most tokens it takes; None where its files do not say.
+    engine : what runs the sessions, and why, for people.
+    weight_bits : of quantised weights; None where none are.
     """
 
     joint: Session
     single: Session
     source: str
     positions: int | None
+    engine: str
+    weight_bits: int | None = None
 
 
 def load_model(files: ModelFiles, threads: int, precision: Precision = "float32") -> LoadedModel:
@@ -52,15 +67,13 @@ def load_model(files: ModelFiles, threads: int, precision: Precision = "float32"
     ------
     InvalidInput, CorruptFile : as `build_model_graph` and `OnnxFileSession` do; "int8" for an ONNX file, or for a model that
         is not of the BERT family.
-    MissingDependency : onnxruntime is not installed.
+    MissingDependency : onnxruntime is needed and not installed.
     """
     if precision == "int8":
         return _load_int8(files)
     if files.can_be_built or files.onnx is None:
         with WeightFiles(files.weights) as weights:
-            graph = build_model_graph(files.config, weights)
-        built = GraphSession(graph, threads)
-        return LoadedModel(built, built if threads == 1 else GraphSession(graph, 1), "safetensors", graph.max_length)
+            return _load_float32(files, weights, threads)
     positions = files.config.get("max_position_embeddings")
     loaded = OnnxFileSession(files.onnx, threads)
     return LoadedModel(
@@ -68,7 +81,27 @@ def load_model(files: ModelFiles, threads: int, precision: Precision = "float32"
         loaded if threads == 1 else OnnxFileSession(files.onnx, 1),
         "onnx",
         positions if isinstance(positions, int) and positions > 0 else None,
+        "ONNX Runtime: the model is an ONNX file",
     )
+
+
+def _load_float32(files: ModelFiles, weights: WeightFiles, threads: int) -> LoadedModel:
+    """One thread a batch is the package's kernels' where they are the faster ones; ONNX Runtime joins threads on a batch."""
+    usable, engine = float32_kernels()
+    if usable and not files.of_bert_family:
+        usable, engine = False, "ONNX Runtime: llmrec_fast's float32 kernels are for models of the BERT family"
+    single: Session | None = None
+    if usable:
+        architecture = read_architecture(files.config, weights.names())
+        single = PackedModel(architecture, packed_arrays(architecture, weights, quantise=False))
+        if threads == 1:
+            return LoadedModel(single, single, "safetensors", architecture.max_length, engine)
+        engine += "; ONNX Runtime where all threads work on one batch"
+    graph = build_model_graph(files.config, weights)
+    joint = GraphSession(graph, threads)
+    if single is None:
+        single = joint if threads == 1 else GraphSession(graph, 1)
+    return LoadedModel(joint, single, "safetensors", graph.max_length, engine)
 
 
 def _load_int8(files: ModelFiles) -> LoadedModel:
@@ -85,7 +118,9 @@ def _load_int8(files: ModelFiles) -> LoadedModel:
     with WeightFiles(files.weights) as weights:
         architecture = read_architecture(files.config, weights.names())
         model = PackedModel(architecture, packed_arrays(architecture, weights, quantise=True))
-    return LoadedModel(model, model, "safetensors", architecture.max_length)
+    bits = weight_bits()
+    engine = f"llmrec_fast's kernels, {bits}-bit weights"
+    return LoadedModel(model, model, "safetensors", architecture.max_length, engine, bits)
 
 
 class Inference:
@@ -124,11 +159,9 @@ class Inference:
         from tqdm import tqdm
 
         vectors = np.zeros((len(windows), self.columns), np.float32)
-        share = int(lengths.sum()) // self._threads
-        together = self._threads > 1 and share >= TOKENS_WORTH_A_BATCH
-        session, threads = (self._model.single, 1) if together else (self._model.joint, self._threads)
+        session, batches = self._plan(lengths)
+        side_by_side = session is self._model.single
         packed = session if isinstance(session, PackedModel) else None
-        batches = plan_batches(lengths, min(TOKENS_PER_BATCH, share) if together else TOKENS_PER_BATCH)
         lock = threading.Lock()
         # disable=None: shown on a terminal only
         disable = None if show_progress is None else not show_progress
@@ -147,14 +180,34 @@ class Inference:
                         session.run(ids, counts),
                         counts.astype(np.int64),
                         normalize=normalize,
-                        threads=threads,
+                        threads=1 if side_by_side else self._threads,
                         skipped=left_out,
                     )
                 with lock:
                     bar.update(len(batch))
 
-            run_parallel(work, [(batch,) for batch in batches], self._threads if packed is not None or together else 1)
+            run_parallel(work, [(batch,) for batch in batches], self._threads if side_by_side else 1)
         return vectors
+
+    def _plan(self, lengths: Int64Array) -> tuple[Session, list[Int64Array]]:
+        """The session that is the quickest for texts of `lengths` tokens, and its batches."""
+        joint, single = self._model.joint, self._model.single
+        tokens = int(lengths.sum())
+        share = tokens // self._threads
+        packed = isinstance(single, PackedModel)
+        # the longest text cannot be shared out
+        balanced = lengths.max(initial=0) <= _MOST_OF_A_SHARE * share
+        if (
+            self._threads > 1
+            and balanced
+            and share >= (TOKENS_WORTH_A_PACKED_BATCH if packed else TOKENS_WORTH_A_BATCH)
+        ):
+            budget = min(TOKENS_PER_BATCH, share)
+        elif joint is single or (packed and tokens <= TOKENS_WORTH_A_PACKED_BATCH):
+            budget = TOKENS_PER_BATCH
+        else:
+            return joint, plan_batches(lengths)
+        return single, plan_packed_batches(lengths, budget) if packed else plan_batches(lengths, budget)
 
     def _packed_vectors(
         self, model: PackedModel, texts: list[Int32Array], skipped: Int64Array | None, *, normalize: bool

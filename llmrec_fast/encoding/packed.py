@@ -77,6 +77,26 @@ def _pack(matrix: Float32Array, bias: Float32Array, *, quantise: bool) -> dict[s
     return {"weights": pack_weights(integers, shape), "bias": full_bias, "scales": scales, "sums": sums}
 
 
+def float32_kernels() -> tuple[bool, str]:
+    """Whether float32 products run in the package's kernels on this processor, and what to tell people about it.
+
+    Where registers have 512 bits, their tiles are as fast as ONNX Runtime's products, and nothing is padded. Elsewhere that
+    is not known.
+    """
+    from llmrec_fast.kernels.cpu.tiles import VNNI, tile_set
+
+    if tile_set().dtype == VNNI.dtype:
+        return True, "llmrec_fast's kernels, for AVX-512"
+    return False, "ONNX Runtime: llmrec_fast's float32 kernels are for processors with AVX-512 VNNI"
+
+
+def weight_bits() -> int:
+    """Bits of the integer weights that this processor multiplies."""
+    from llmrec_fast.kernels.cpu.tiles import tile_set, tile_shape
+
+    return (2 * tile_shape(tile_set()).weight_limit - 1).bit_length()
+
+
 class _Reader:
     """Reads parameters by the architecture's names."""
 

@@ -1,4 +1,4 @@
-"""Compile the kernels that encode in int8 before any model needs them."""
+"""Compile the kernels that encode before any model needs them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.architectures import read_architecture
-from llmrec_fast.encoding.packed import PackedModel, packed_arrays
+from llmrec_fast.encoding.packed import PackedModel, float32_kernels, packed_arrays
 
 _SIZES = {
     "hidden_size": 4,
@@ -35,8 +35,10 @@ class _Ones:
 
 
 def warmup() -> None:
-    """Run a tiny int8 model of either kind, without and with relative positions, on this processor's instructions."""
+    """Run a tiny model of either kind, without and with relative positions: in int8, and in float32 where its kernels run."""
+    usable, _ = float32_kernels()
     for kind in ("bert", "mpnet"):
         architecture = read_architecture({"model_type": kind, **_SIZES}, _NAMES)
-        model = PackedModel(architecture, packed_arrays(architecture, _Ones(), quantise=True))
-        model.run(np.zeros((1, 2), np.int32), np.array([2], np.int32))
+        for quantise in (True, False) if usable else (True,):
+            model = PackedModel(architecture, packed_arrays(architecture, _Ones(), quantise=quantise))
+            model.run(np.zeros((1, 2), np.int32), np.array([2], np.int32))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec_fast.encoding.batching import pad_batch, plan_batches
+from llmrec_fast.encoding.batching import pad_batch, plan_batches, plan_packed_batches
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=200)
 
 
 @given(LENGTHS, st.integers(1, 1000))
 def test_every_text_with_tokens_is_in_exactly_one_batch(lengths: list[int], budget: int) -> None:
-    batches = plan_batches(np.array(lengths, np.int64), budget)
-    places = [place for batch in batches for place in batch.tolist()]
-    assert sorted(places) == [place for place, length in enumerate(lengths) if length]
+    for plan in (plan_batches, plan_packed_batches):
+        places = [place for batch in plan(np.array(lengths, np.int64), budget) for place in batch.tolist()]
+        assert sorted(places) == [place for place, length in enumerate(lengths) if length]
 
 
 @given(LENGTHS, st.integers(1, 1000))
@@ -23,6 +25,11 @@ def test_batches_keep_to_the_budget_unless_they_are_one_text(lengths: list[int],
     array = np.array(lengths, np.int64)
     for batch in plan_batches(array, budget):
         assert len(batch) == 1 or len(batch) * array[batch].max() <= budget
+    packed = plan_packed_batches(array, budget)
+    for batch in packed:
+        assert len(batch) == 1 or array[batch].sum() <= budget
+    for batch, following in itertools.pairwise(packed):
+        assert array[batch].sum() + array[following[0]] > budget  # else it would have been in it
 
 
 def test_texts_of_equal_length_fill_the_budget() -> None:

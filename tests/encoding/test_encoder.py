@@ -153,8 +153,10 @@ def test_little_and_much_work_give_the_same_for_any_number_of_threads(bert: Path
 def test_identical_texts_are_encoded_once_and_returned_everywhere(bert: Path, monkeypatch: Any) -> None:
     rows = []
     encoder = Encoder(bert, threads=1)
-    run = encoder._model.joint.run
-    monkeypatch.setattr(encoder._model.joint, "run", lambda ids, lengths: rows.append(len(ids)) or run(ids, lengths))
+    run = encoder._inference.vectors
+    monkeypatch.setattr(
+        encoder._inference, "vectors", lambda ids, *r, **kw: rows.append(len(ids)) or run(ids, *r, **kw)
+    )
     vectors = encoder.encode(["snow", "bread", "snow", "snow"])
     assert sum(rows) == 2
     np.testing.assert_array_equal(vectors[[2, 3]], vectors[[0, 0]])
