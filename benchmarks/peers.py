@@ -31,6 +31,6 @@ def import_peers(names: Iterable[str]) -> tuple[Mapping[str, ModuleType], dict[s
     for name in names:
         try:
             modules[name] = importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, OSError, RuntimeError) as error:  # not installed, or without a library that it loads
             missing[name] = f"cannot be imported ({error}); pip install {DISTRIBUTION.get(name, name)}"
     return modules, missing

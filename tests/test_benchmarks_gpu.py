@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu
-from benchmarks.gpu import pooling
+from benchmarks.gpu import checks, pooling
 from benchmarks.gpu.device import Device
+from benchmarks.harness import Disagreement
 from llmrec_fast.kernels.cuda.runtime import using, why_unavailable
 from tests.simt import build
 from tests.simt.memory import DeviceArray, Emulation
@@ -97,8 +98,6 @@ def test_peers_take_part_while_they_can(emulation: Emulation, tmp_path: Path, mo
 
 
 def test_wrong_answers_are_not_timed(emulation: Emulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.harness import Disagreement
-
     monkeypatch.setattr(pooling, "TOLERANCE", -1.0)
     monkeypatch.setattr(gpu, "QUICK_POOL_SHAPES", ((8, 6, 32),))
     with using(emulation.runtime), pytest.raises(Disagreement, match="differs from float64"):
@@ -107,5 +106,33 @@ def test_wrong_answers_are_not_timed(emulation: Emulation, tmp_path: Path, monke
 
 @pytest.mark.skipif(why_unavailable() is None, reason="there is a GPU")
 def test_without_a_gpu_it_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="this suite needs a GPU: "):
+    with pytest.raises(SystemExit, match=r"this suite needs a GPU: .*LLMREC_CUDA=1 pip install -e"):
         gpu.run(arguments(tmp_path))
+
+
+def test_without_what_the_tests_need_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "NEEDED", ("pytest", "no_such_package"))
+    with pytest.raises(SystemExit, match="the tests need no_such_package: pip install"):
+        checks.run()
+
+
+def test_no_test_for_the_gpu_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the extension is installed elsewhere than in the checkout that the tests run from."""
+    monkeypatch.setattr(checks, "SELECTION", "no_such_test")
+    with pytest.raises(Disagreement, match="tests fail on this GPU"):
+        checks.run()
+
+
+def test_a_pooling_peer_that_fails_is_left_out(
+    emulation: Emulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise KeyError("in a way of its own")
+
+    own = pooling._ways
+    monkeypatch.setattr(pooling, "_ways", lambda *given: own(*given) | {"peer": fails})
+    monkeypatch.setattr(gpu, "QUICK_POOL_SHAPES", ((8, 6, 32),))
+    with using(emulation.runtime):
+        report = gpu.measure(EmulatedDevice(emulation), {}, arguments(tmp_path, queries=(1,)), [])
+    assert report.cells[-1].comparison.notes == ["peer is left out: 'in a way of its own'"]
+    assert {cell["labels"].get("Q") for cell in json.loads((tmp_path / "gpu.json").read_text())["cells"]} == {1}

@@ -41,16 +41,24 @@ def run(arguments: argparse.Namespace) -> Report:
     from llmrec_fast.kernels.cuda import why_unavailable
 
     if (reason := why_unavailable()) is not None:
-        raise SystemExit(f"this suite needs a GPU: {reason}")
+        raise SystemExit(
+            f"this suite needs a GPU: {reason}. It runs from a checkout, so build the extension in it: "
+            'LLMREC_CUDA=1 pip install -e ".[gpu,bench-gpu]"'
+        )
     modules, missing = import_peers(PEERS)
-    report = measure(CuPyDevice(), modules, arguments, [] if arguments.without_tests else checks.run())
-    report.missing = missing
-    return report
+    return measure(CuPyDevice(), modules, arguments, [] if arguments.without_tests else checks.run(), missing)
 
 
-def measure(device: Device, modules: retrieval.Modules, arguments: argparse.Namespace, notes: list[str]) -> Report:
-    """The benchmarks alone, on any device."""
+def measure(
+    device: Device,
+    modules: retrieval.Modules,
+    arguments: argparse.Namespace,
+    notes: list[str],
+    missing: dict[str, str] | None = None,
+) -> Report:
+    """The benchmarks alone, on any device. The report is written after every shape: a machine may be lent for minutes only."""
     report = Report("gpu", "Retrieval and pooling on a GPU", notes=[f"device: {device.name}", *notes])
+    report.missing = missing or {}
     neutral = DeviceNeutral(device)
     report.figures["device memory bandwidth, copying, GB/s"] = round(device.bandwidth() / 1e9, 1)
     effort = Effort(seconds=arguments.seconds or (0.2 if arguments.quick else 2.0), minimum=5, maximum=201)
@@ -61,6 +69,7 @@ def measure(device: Device, modules: retrieval.Modules, arguments: argparse.Name
             vectors=arguments.vectors,
         )
         retrieval.run(report, rows, dimension, settings, device, modules, neutral, effort)
+        report.write(arguments.output)
     for shape in QUICK_POOL_SHAPES if arguments.quick else POOL_SHAPES:
         pooling.run(report, shape, device, modules, neutral, effort)
     path = arguments.output / "gpu.svg"

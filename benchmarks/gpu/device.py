@@ -75,8 +75,9 @@ class CuPyDevice:
         return float(source.nbytes + target.nbytes) / best
 
     def _flush_buffers(self) -> tuple[Any, Any]:
+        # zeros: set by the driver, where ones would have CuPy compile a kernel, which needs NVRTC
         if not self._buffers:
-            self._buffers = [self._cupy.ones(FLUSH_BYTES // 8, self._cupy.float32) for _ in range(2)]
+            self._buffers = [self._cupy.zeros(FLUSH_BYTES // 8, self._cupy.float32) for _ in range(2)]
         return self._buffers[0], self._buffers[1]
 
 

@@ -7,6 +7,9 @@ row. TensorRT takes only constants as scales, has no zero points, and makes no i
 blocks of 4-bit and 8-bit floats). So a row x = middle + size * unit is brought to unit values from -1 to 1, which a pair of
 the constant scale 1/127 rounds, and x W = size * (unit W) + middle * (column sums of W). Parameters are inside the file:
 TensorRT's parser takes one buffer, of at most 2 GB.
+
+Texts are padded to the longest of their batch. TensorRT 11 has an attention layer that takes packed texts, but not from an ONNX
+file, and whether it has a kernel for a model's head size shows only on a GPU: none was at hand to tell.
 """
 
 from __future__ import annotations
