@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.retrieval import Index
+from llmrec_fast.retrieval import Index, combining
 from llmrec_fast.retrieval.combining import Combiner, _combiners, _forget_callers
 
 
@@ -74,6 +74,68 @@ def test_a_batch_has_a_largest_size() -> None:
         gate.start(item, size=size)
     gate.finish()
     assert gate.batches == [[1], [2, 4, 5], [3]]
+
+
+def test_a_leader_waits_for_callers_that_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers in a loop end up in one batch, not in two that take turns."""
+    monkeypatch.setattr(combining, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(combining, "_SOON_SECONDS", 0.5)
+    batches: list[int] = []
+
+    def compute(items: list[int]) -> list[int]:
+        batches.append(len(items))
+        time.sleep(0.002)
+        return items
+
+    combiner: Combiner[int, int] = Combiner(compute, 16)
+    calls, stop = 30, threading.Event()
+
+    def call(caller: int) -> None:
+        for _ in range(calls):
+            assert combiner.run("same", 1, caller) == caller
+        stop.wait(0.2)
+
+    threads = [threading.Thread(target=call, args=(caller,)) for caller in range(4)]
+    for thread in threads:
+        thread.start()
+    # a leader that waits in vain at the end, because the others have had all their answers, must not wait for ever
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert sum(batches) == 4 * calls
+    assert batches.count(4) > 0.8 * calls
+    assert combiner._running == 0
+
+
+def test_leaders_stop_waiting_where_nobody_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    gather = Combiner._take_along
+    monkeypatch.setattr(combining, "_GATHER_SECONDS", 0.05)
+    gate = Gate()
+    gate.open.set()
+    monkeypatch.setattr(Combiner, "_take_along", lambda self, batch: (waits.append(1), gather(self, batch))[1])
+    start = time.monotonic()
+    for number in range(16):
+        gate.open.clear()
+        gate.start(2 * number)
+        gate.start(2 * number + 1)  # queues, is handed the lead, and waits for a caller that is gone
+        gate.finish()
+    assert time.monotonic() - start < 0.05 * 16
+    assert len(waits) == 36  # two looks a pair, and one more after each of the four waits
+
+
+def test_an_interrupt_while_gathering_passes_the_lead_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    gate.start(1)
+    gate.start(2)
+
+    def interrupted(self: object, batch: object, returning: int) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Combiner, "_gather", interrupted)
+    gate.finish()
+    assert gate.results[1] == 2
+    assert isinstance(gate.results[2], InterruptedError)
 
 
 @pytest.mark.parametrize("order", [(1, -2, 3), (1, 3, -2)])
