@@ -1,39 +1,34 @@
-"""Next-item prediction on the Amazon files of MiniOneRec: transitions and text, tuned on the validation file alone.
+"""Next-item prediction on the Amazon files of MiniOneRec: transitions, text and trees, tuned on the validation file alone.
 
 The folder holds `valid.csv.gz`, `test.csv.gz` (columns user_id, history_item_id, item_id: one row a history and the item that
 follows) and a `*.item.json.gz` with title, brand and description of every item. All items are ranked for every row of the test
 file, those of the history too; ties count for the smaller id.
 
 The test file holds several rows a user, so that the answer of one row stands in the history of another; `leaks` shows how
-often. Hence nothing is learned from test histories: transitions, popularity and every weight come from the validation file,
-weights by cross-validation inside it, whole users at a time. The test file is looked at once, for the last table.
+often. Hence nothing is learned from test histories: transitions, popularity, every weight and the trees come from the
+validation file, weights and trees by cross-validation inside it, whole users at a time: what a row is scored or described by
+was learned from other users. The test file is looked at once, for the last table.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import csv
-import gzip
-import html
-import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from benchmarks.report import Report, Target
+from benchmarks.sequential_data import Catalogue, Rows, read_catalogue, read_rows
+from benchmarks.sequential_pairs import pair_columns
 from llmrec_fast import Encoder
-from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.evaluation import find_sequence_leaks
 from llmrec_fast.features import (
-    Centring,
     HistoryWeighting,
     count_transitions,
-    nearest_items,
     popularity_prior,
     smooth_transitions,
     transition_matrix,
@@ -41,45 +36,15 @@ from llmrec_fast.features import (
     tune,
     user_vectors,
 )
+from llmrec_fast.ranking.trees import TreeRanker, TreeSettings
 
 WANTED = {"hit_rate@10": 0.1650, "ndcg@10": 0.1150}
 FOLDS = 5
 DECAYS = (0.6, 1.0, 2.0)
+CANDIDATES = 100
+TREES = TreeSettings(rounds=120, learning_rate=0.05, least_in_leaf=50)
+SEEDS = 3
 GRID = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Histories as CSR, old to new, the item that follows each, and whose they are."""
-
-    indptr: Int64Array
-    items: Int64Array
-    targets: Int64Array
-    users: Int64Array
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def take(self, rows: Int64Array) -> Rows:
-        spans = [self.items[self.indptr[row] : self.indptr[row + 1]] for row in rows.tolist()]
-        return _rows(spans, self.targets[rows], self.users[rows])
-
-    def sequences(self) -> tuple[Int64Array, Int64Array]:
-        """Every history with its target behind it, as CSR."""
-        ends = self.indptr[1:]
-        return self.indptr + np.arange(len(self) + 1), np.insert(self.items, ends, self.targets)
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """Centred text vectors (items, d) by name, and what lies near each item."""
-
-    texts: dict[str, Float32Array]
-    neighbours: csr_matrix
-
-    @property
-    def count(self) -> int:
-        return len(next(iter(self.texts.values())))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,17 +65,23 @@ def run(arguments: argparse.Namespace) -> Report:
         anchor="title",
         grid=GRID,
     )
+    trees, crossed = _reordered_across(validation, catalogue, tuned.choice, tuned.weights, arguments)
     scores = components(validation, test, catalogue, tuned.choice)
+    fused = _fused(scores, tuned.weights)
+    candidates = _best(fused)
+    columns, _ = pair_columns({"fused": fused, **scores}, validation, test, catalogue, candidates)
     rows = {
         "title": figures(scores["title"], test.targets),
         "transitions": figures(scores["next"], test.targets),
-        "all": figures(sum(weight * scores[name] for name, weight in tuned.weights.items()), test.targets),
+        "all": figures(fused, test.targets),
+        "reordered by trees": figures(reordered(fused, candidates, _summed(trees, columns)), test.targets),
     }
     report = Report(
         "sequential",
         "Next items on the Amazon files of MiniOneRec",
         targets=[
-            Target(f"{name} on the test file", rows["all"][name], wanted, unit="") for name, wanted in WANTED.items()
+            Target(f"{name} on the test file", rows["reordered by trees"][name], wanted, unit="")
+            for name, wanted in WANTED.items()
         ],
         figures={"rows": rows},
     )
@@ -122,35 +93,13 @@ def run(arguments: argparse.Namespace) -> Report:
         f"leaks: {leaks}",
         f"chosen on the validation file by {FOLDS}-fold cross-validation over users, quality {tuned.quality:.4f}: decay "
         f"{tuned.choice:g}; " + ", ".join(f"{name} {weight:g}" for name, weight in tuned.weights.items()),
+        *(
+            f"validation file, {name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in row.items())
+            for name, row in crossed.items()
+        ),
         f"{len(test):,} test rows, {catalogue.count:,} items ranked, nothing left out; {time.perf_counter() - start:.0f} s",
     ]
     return report
-
-
-def read_rows(path: Path) -> Rows:
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    histories = [np.array(ast.literal_eval(row["history_item_id"]), np.int64) for row in rows]
-    users = np.unique([row["user_id"] for row in rows], return_inverse=True)[1]
-    return _rows(histories, np.array([int(row["item_id"]) for row in rows]), users.astype(np.int64))
-
-
-def read_catalogue(folder: Path, encoder: Encoder) -> Catalogue:
-    path = next(iter(sorted(folder.glob("*.item.json.gz"))))
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        table = json.load(file)
-    items = [table[str(place)] for place in range(len(table))]
-    texts = {
-        "title": [item["title"] for item in items],
-        "text": [f"{item['title']}. {item['brand']}. {_description(item['description'])}" for item in items],
-        "brand": [item["brand"] or "" for item in items],
-    }
-    vectors = {}
-    for name, values in texts.items():
-        encoded = encoder.encode([html.unescape(value) for value in values])
-        vectors[name] = Centring.fit(encoded).apply(encoded)
-    near = nearest_items(np.concatenate([vectors["title"], vectors["text"]], axis=1), 10)
-    return Catalogue(vectors, near)
 
 
 def components(train: Rows, asked: Rows, catalogue: Catalogue, decay: float) -> dict[str, Float32Array]:
@@ -182,31 +131,87 @@ def figures(scores: Float32Array, targets: Int64Array) -> dict[str, float]:
     return {"hit_rate@10": float(hits.mean()), "ndcg@10": float((hits / np.log2(ranks + 2)).mean())}
 
 
+def reordered(scores: Float32Array, candidates: Int64Array, by: Float64Array) -> Float64Array:
+    """(rows, items): the candidates (rows, c) before all others, in the order of `by` (rows, c); the rest as `scores` say."""
+    result = scores.astype(np.float64)
+    top, lowest = result.max(axis=1, keepdims=True), by.min(axis=1, keepdims=True)
+    np.put_along_axis(result, candidates, top + 1 + by - lowest, axis=1)
+    return result
+
+
+def _fused(scores: Mapping[str, Float32Array], weights: Mapping[str, float]) -> Float32Array:
+    total: Float32Array = np.sum([weight * scores[name] for name, weight in weights.items()], axis=0, dtype=np.float32)
+    return total
+
+
+def _best(scores: Float32Array) -> Int64Array:
+    return np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
+
+
+def _folds(rows: Rows) -> Iterator[tuple[Int64Array, Int64Array]]:
+    """(rows of other users, rows of these users), the users being dealt by chance."""
+    fold = np.random.default_rng(0).integers(0, FOLDS, rows.users.max() + 1)[rows.users]
+    for number in range(FOLDS):
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+
+
+def _reordered_across(
+    rows: Rows, catalogue: Catalogue, decay: float, weights: Mapping[str, float], arguments: argparse.Namespace
+) -> tuple[list[TreeRanker], dict[str, dict[str, float]]]:
+    """Trees trained on all validation rows, and what such trees reach there, each row scored by trees of other users."""
+    fused = np.empty((len(rows), catalogue.count), np.float32)
+    candidates = np.empty((len(rows), CANDIDATES), np.int64)
+    described: dict[int, Float32Array] = {}
+    names: list[str] = []
+    for others, own in _folds(rows):
+        train, asked = rows.take(others), rows.take(own)
+        scores = components(train, asked, catalogue, decay)
+        fused[own] = _fused(scores, weights)
+        candidates[own] = _best(fused[own])
+        columns, names = pair_columns({"fused": fused[own], **scores}, train, asked, catalogue, candidates[own])
+        described |= dict(zip(own.tolist(), columns, strict=True))
+    features = np.stack([described[row] for row in range(len(rows))])
+    relevant = candidates == rows.targets[:, None]
+
+    def grow(chosen: Int64Array) -> list[TreeRanker]:
+        teaching = chosen[relevant[chosen].any(axis=1)]  # without the target a row teaches nothing
+        return [
+            TreeRanker.fit(
+                features[teaching].reshape(-1, len(names)),
+                relevant[teaching].ravel(),
+                np.full(len(teaching), CANDIDATES),
+                names,
+                replace(TREES, seed=seed),
+                threads=arguments.threads,
+            )
+            for seed in range(1 if arguments.quick else SEEDS)
+        ]
+
+    by = np.empty(candidates.shape)
+    for others, own in _folds(rows):
+        by[own] = _summed(grow(others), features[own])
+    crossed = {
+        "all": figures(fused, rows.targets),
+        "reordered by trees": figures(reordered(fused, candidates, by), rows.targets),
+    }
+    return grow(np.arange(len(rows))), crossed
+
+
+def _summed(trees: list[TreeRanker], columns: Float32Array) -> Float64Array:
+    """(rows, c): the sum of what trees of several seeds say, which wavers less than one of them."""
+    flat = columns.reshape(-1, columns.shape[-1])
+    total: Float64Array = np.sum([grown.scores(flat) for grown in trees], axis=0).reshape(columns.shape[:2])
+    return total
+
+
 def _crossed(rows: Rows, catalogue: Catalogue, decay: float) -> Callable[[], dict[str, Float32Array]]:
     """Scores of every validation row, learned from the rows of other users."""
 
     def scores() -> dict[str, Float32Array]:
-        fold = np.random.default_rng(0).integers(0, FOLDS, rows.users.max() + 1)[rows.users]
         made: dict[str, Float32Array] = {}
-        for number in range(FOLDS):
-            asked = np.flatnonzero(fold == number)
-            parts = components(rows.take(np.flatnonzero(fold != number)), rows.take(asked), catalogue, decay)
-            for name, part in parts.items():
-                made.setdefault(name, np.zeros((len(rows), catalogue.count), np.float32))[asked] = part
+        for others, own in _folds(rows):
+            for name, part in components(rows.take(others), rows.take(own), catalogue, decay).items():
+                made.setdefault(name, np.zeros((len(rows), catalogue.count), np.float32))[own] = part
         return made
 
     return scores
-
-
-def _rows(histories: list[Int64Array], targets: Int64Array, users: Int64Array) -> Rows:
-    indptr = np.concatenate(([0], np.cumsum([len(history) for history in histories])))
-    return Rows(indptr, np.concatenate([np.zeros(0, np.int64), *histories]), targets, users)
-
-
-def _description(cell: str) -> str:
-    """Descriptions are lists of paragraphs, written as Python; a few are plain text."""
-    try:
-        parts = ast.literal_eval(cell)
-    except (ValueError, SyntaxError):
-        return cell
-    return " ".join(parts) if isinstance(parts, list) else str(parts)
