@@ -23,8 +23,16 @@ import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from llmrec_fast.features.collaborative import fit_ease, fit_svd
+from llmrec_fast.features.pair_sums import (
+    dot_products,
+    pick,
+    pooled,
+    restored,
+    sparse,
+    weighted_profiles,
+    with_empty_row,
+)
 from llmrec_fast.features.transitions import count_transitions, transition_matrix
-from llmrec_fast.features.users import HistoryWeighting, user_vectors
 
 _EASE_DECAYS = (None, 50.0, 10.0, 3.0)
 _SVD_RANK = 16
@@ -47,8 +55,6 @@ _DAY = 86400.0
 _NEW_ITEM = (0.0, 0.0, 0.5, np.nan, np.nan, 0.5, np.nan)
 # places in a history are averaged as if an item had stood in the middle so many times more
 _PLACE_SHRINKAGE = 5.0
-# dense rows of scores are made for so many numbers at a time
-_BLOCK_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class PairFeatures:
         arrays |= _transitions("wide_transitions", wide) | _transitions("backward_transitions", wide.T.tocsr())
         lengths = np.sqrt(np.asarray(likes.sum(axis=0))).ravel()
         directions = likes.multiply(1 / np.maximum(lengths, 1)).tocsr()
-        arrays |= _sparse("neighbours", directions.T.tocsr())
+        arrays |= sparse("neighbours", directions.T.tocsr())
         like_counts, counts_ = likes.getnnz(axis=0), chosen.getnnz(axis=0)
         arrays["item"] = _item_columns(like_counts, counts_, histories, times)
         return cls(arrays, tuple(vectors), _names(tuple(vectors)))
@@ -182,8 +188,8 @@ class PairFeatures:
             for user, chosen in enumerate(rows):
                 norms[user] = np.linalg.norm(vectors[name][chosen], axis=1)
             for decay in _VECTOR_DECAYS:
-                users = _pooled(vectors[name], liked_indptr, liked_items, decay, True, threads)
-                dots = _dots(users, vectors[name], rows)
+                users = pooled(vectors[name], liked_indptr, liked_items, decay, True, threads)
+                dots = dot_products(users, vectors[name], rows)
                 columns.append(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0))
         columns += self._counts(histories, candidates)
         features = np.stack(columns, axis=-1)
@@ -200,27 +206,27 @@ class PairFeatures:
             ("latent", likes, _SVD_DECAYS),
         ):
             for decay in decays:
-                users = _pooled(self.arrays[f"{name}_history"], indptr, items, decay, False, threads)
-                columns.append(_dots(users, self.arrays[f"{name}_item"], candidates))
+                users = pooled(self.arrays[f"{name}_history"], indptr, items, decay, False, threads)
+                columns.append(dot_products(users, self.arrays[f"{name}_item"], candidates))
         n_items = len(self.arrays["item"])
         for name, recencies in _TRANSITIONS:
             for recency in recencies:
-                profiles = _profiles(*choices, recency, n_items)
-                columns.append(_picked(profiles, self._transition_matrices[name], None, candidates))
+                profiles = weighted_profiles(*choices, recency, n_items)
+                columns.append(pick(profiles, self._transition_matrices[name], None, candidates))
         neighbours, liked_by = self._neighbours
         for decay in _NEIGHBOUR_DECAYS:
-            columns.append(_picked(_profiles(*likes, decay, n_items), neighbours, liked_by, candidates))
+            columns.append(pick(weighted_profiles(*likes, decay, n_items), neighbours, liked_by, candidates))
         return columns
 
     @cached_property
     def _transition_matrices(self) -> dict[str, Any]:
         """By name; made once, not for every request."""
-        return {name: _restored(name, self.arrays) for name, _ in _TRANSITIONS}
+        return {name: restored(name, self.arrays) for name, _ in _TRANSITIONS}
 
     @cached_property
     def _neighbours(self) -> tuple[Any, Any]:
         """(items, users) directions of likes, and those transposed; made once."""
-        neighbours = _restored("neighbours", self.arrays)
+        neighbours = restored("neighbours", self.arrays)
         return neighbours, neighbours.T.tocsr()
 
     @cached_property
@@ -258,9 +264,9 @@ class PairFeatures:
                 taken[fitted < 0] = _NEW_ITEM if name == "item" else 0
                 arrays[name] = taken
         for name, square in (*((name, True) for name, _ in _TRANSITIONS), ("neighbours", False)):
-            matrix = _with_empty_row(_restored(name, self.arrays), square)
+            matrix = with_empty_row(restored(name, self.arrays), square)
             picked = matrix[fitted]
-            arrays |= _sparse(name, picked[:, fitted].tocsr() if square else picked.tocsr())
+            arrays |= sparse(name, picked[:, fitted].tocsr() if square else picked.tocsr())
         return replace(self, arrays=arrays)
 
 
@@ -315,70 +321,5 @@ def _known_only(histories: PairHistories, known: int) -> PairHistories:
     )
 
 
-def _pooled(
-    vectors: Float32Array,
-    indptr: Int64Array,
-    items: Int64Array,
-    decay: float | None,
-    normalize: bool,
-    threads: int | None,
-) -> Float32Array:
-    weights = HistoryWeighting(decay).weights(indptr)
-    return user_vectors(vectors, indptr, items, weights, mode="sum", normalize=normalize, threads=threads)
-
-
-def _dots(users: Float32Array, items: Float32Array, candidates: Int64Array) -> Float32Array:
-    """(users, c): each user's vector times the vectors of their candidates."""
-    result = np.empty(candidates.shape, np.float32)
-    for row, chosen in enumerate(candidates):
-        result[row] = items[chosen] @ users[row]
-    return result
-
-
-def _profiles(indptr: Int64Array, items: Int64Array, decay: float | None, n_items: int) -> Any:
-    from scipy.sparse import csr_matrix
-
-    weights = HistoryWeighting(decay).weights(indptr)
-    return csr_matrix((weights, items, indptr), shape=(len(indptr) - 1, n_items))
-
-
-def _picked(profiles: Any, first: Any, second: Any | None, candidates: Int64Array) -> Float32Array:
-    """(users, c): entries at the candidates of `profiles @ first (@ second)`, for a block of users at a time."""
-    result = np.empty(candidates.shape, np.float32)
-    step = max(1, _BLOCK_NUMBERS // max(1, profiles.shape[1]))
-    for start in range(0, len(candidates), step):
-        part = slice(start, start + step)
-        scores = profiles[part] @ first
-        if second is not None:
-            scores = scores @ second
-        result[part] = np.take_along_axis(scores.toarray(), candidates[part], axis=1)
-    return result
-
-
 def _transitions(name: str, counts: Any) -> dict[str, Any]:
-    return _sparse(name, transition_matrix(counts, shrinkage=5.0, popularity=0.5).tocsr())
-
-
-def _sparse(name: str, matrix: Any) -> dict[str, Any]:
-    """A CSR matrix as arrays that a folder can hold."""
-    return {
-        f"{name}_indptr": matrix.indptr.astype(np.int64),
-        f"{name}_items": matrix.indices.astype(np.int64),
-        f"{name}_values": matrix.data.astype(np.float32),
-        f"{name}_shape": np.array(matrix.shape, np.int64),
-    }
-
-
-def _restored(name: str, arrays: Mapping[str, Any]) -> Any:
-    from scipy.sparse import csr_matrix
-
-    parts = (arrays[f"{name}_values"], arrays[f"{name}_items"], arrays[f"{name}_indptr"])
-    return csr_matrix(parts, shape=tuple(arrays[f"{name}_shape"].tolist()))
-
-
-def _with_empty_row(matrix: Any, square: bool) -> Any:
-    """With a last row (and column) of zeros, which position -1 then names."""
-    from scipy.sparse import csr_matrix, hstack, vstack
-
-    taller = vstack([matrix, csr_matrix((1, matrix.shape[1]))]).tocsr()
-    return hstack([taller, csr_matrix((taller.shape[0], 1))]).tocsr() if square else taller
+    return sparse(name, transition_matrix(counts, shrinkage=5.0, popularity=0.5).tocsr())
