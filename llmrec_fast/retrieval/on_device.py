@@ -3,7 +3,8 @@
 Writers bring the copies up to date before they show a new snapshot, so searches find everything in place and wait for
 nothing. Rows that are appended go behind those that are there; removing rows moves a bit a row. Rows are encoded on the GPU
 and their codes copied to the host, so that saving, loading and other devices see the same bits; rows that are on the GPU
-already are copied within it, and to the host once. Any number of threads may search.
+already are copied within it, and to the host once. What the encoding is fitted to is a sample on the host, which fits it on the
+CPU. Any number of threads may search.
 """
 
 from __future__ import annotations

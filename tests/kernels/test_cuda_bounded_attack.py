@@ -40,7 +40,10 @@ class Plan(ctypes.Structure):
 
 class Segment(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("first", "second", "third", "third_terms", "rows", "bias", "allowed")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("first", "second", "third", "third_terms", "rows", "bias", "allowed", "ids")
+        ),
         *((name, ctypes.c_int64) for name in ("base", "count")),
         ("largest", ctypes.c_double * 3),
     )
@@ -70,7 +73,10 @@ def library() -> ctypes.CDLL:
     if (reason := build.missing_tools()) is not None:
         pytest.skip(f"the CUDA kernels cannot be emulated here: {reason}")
     loaded = ctypes.CDLL(str(build.build_library("plain", [build.STAND_IN / "stage_margins.cu"], "stage_margins")))
-    loaded.stage_workspace.restype = ctypes.c_size_t
+    loaded.stage_workspace.restype = loaded.stage_size_of.restype = ctypes.c_size_t
+    # the structs of this file are those of csrc/bounded_search.h
+    for kind, mirror in enumerate((Shape, Plan, Segment, Queries, Terms)):
+        assert loaded.stage_size_of(kind) == ctypes.sizeof(mirror), mirror
     return loaded
 
 
@@ -95,7 +101,8 @@ def margins(
     largest = (ctypes.c_double * 3)(codes.largest_first, codes.largest_second, codes.largest_third)
     view = Segment(
         *map(
-            address, (tiles, codes.second, codes.third, codes.third_terms, segment.rows, segment.bias, segment.allowed)
+            address,
+            (tiles, codes.second, codes.third, codes.third_terms, segment.rows, segment.bias, segment.allowed, None),
         ),
         0,
         len(segment.rows),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,6 +250,23 @@ def test_what_a_running_search_reads_outlives_the_index(emulation: Emulation) ->
             change(index)
             # the write has given memory back, so it has waited
             np.testing.assert_array_equal(result.ids._host, expected)
+
+
+def test_a_write_waits_for_those_who_are_about_to_launch(emulation: Emulation) -> None:
+    """They hold what the write gives back, and the device does not know of their searches yet."""
+    index = Index.build(make_rows(N), metric="dot", device="cuda")
+    copies, here = index._copies, runtime()
+    assert copies is not None
+    before, deadline = index._snapshot, time.monotonic() + 60
+    writer = threading.Thread(target=index.remove, args=([1],))
+    with copies._segments(before, None, here, Place(0, 0)):
+        writer.start()
+        while index._snapshot is before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        writer.join(0.5)
+        assert writer.is_alive()  # the new state can be seen already
+    writer.join(60)
+    assert not writer.is_alive()
 
 
 def test_writes_and_searches_at_once(gpu: Gpu) -> None:

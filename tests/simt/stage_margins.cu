@@ -89,6 +89,12 @@ int stage_prepare(const ScanShape* shape, const PlanView* plan, const float* que
                 prepared);
 }
 
+// Of the structs that the test has mirrors of, in their order there.
+size_t stage_size_of(int kind) {
+  const size_t sizes[] = {sizeof(ScanShape), sizeof(PlanView), sizeof(SegmentView), sizeof(QueryCodes), sizeof(QueryTerms)};
+  return sizes[kind];
+}
+
 // bases: (queries, rows); margins: (queries, rows, 3)
 int stage_margins(const ScanShape* shape, const SegmentView* segment, const QueryCodes* codes, bool tensor, float* bases,
                   double* margins) {
