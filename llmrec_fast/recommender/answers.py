@@ -241,6 +241,10 @@ class Answers(ABC):
         state = self._fitted()
         return state.title(state.item_ids.position(item))
 
+    def titles(self, positions: Int64Array) -> list[str]:
+        """The titles of the items at positions, as `Recommendations.positions` has them."""
+        return self._fitted().titles(positions)
+
     def history(self, user: Hashable) -> list[Hashable]:
         """What a user did, the latest last."""
         state = self._fitted()

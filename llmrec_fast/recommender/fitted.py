@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llmrec_fast.arrays import Int64Array
 from llmrec_fast.features import Centring, CleaningReport
 from llmrec_fast.ids import IdTable, IdView
 from llmrec_fast.ranking.adapter import Adapter
@@ -105,6 +106,10 @@ class Fitted:
         item_ids, user_ids = growing.item_ids.view(), growing.user_ids.view()
         index = growing.index.snapshot()
         return cls(item_ids, user_ids, space, centrings, weights, decay, histories, index, growing, adapter, reranker)
+
+    def titles(self, positions: Int64Array) -> list[str]:
+        """How the items at positions are shown."""
+        return [self.growing.titles[place] for place in self.space.at(positions).tolist()]
 
     def title(self, position: int) -> str:
         """How the item at a position is shown."""

@@ -23,6 +23,7 @@ from llmrec_fast.serving.engine import EncodedSearch, Engine, encoded
 from llmrec_fast.serving.guard import Guard
 from llmrec_fast.serving.metrics import Metrics
 from llmrec_fast.serving.settings import ServeSettings
+from llmrec_fast.serving.shedding import Shedding
 from llmrec_fast.serving.texts import Texts
 
 _logger = logging.getLogger("llmrec_fast.serving")
@@ -53,7 +54,12 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 class LeanRoute(APIRoute):
-    """A route whose body is one pydantic model: validated straight from the bytes. OpenAPI is made from the signature."""
+    """A route whose body is one pydantic model, validated straight from the bytes. OpenAPI is made from the signature.
+
+    `answer` takes the body and does everything that is left to do, so that the guard can call it without the framework between.
+    """
+
+    answer: Callable[[bytes], Awaitable[Response]] | None = None
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What FastAPI calls with each request."""
@@ -62,13 +68,18 @@ class LeanRoute(APIRoute):
             return super().get_route_handler()  # type: ignore[no-any-return]
         adapter: TypeAdapter[BaseModel] = TypeAdapter(self.body_field.field_info.annotation)
 
-        async def handle(request: Request) -> Response:
+        async def answer(body: bytes) -> Response:
             try:
-                value = adapter.validate_json(await request.body())
+                return await endpoint(adapter.validate_json(body))
             except ValidationError as error:
                 return _problem(422, "the request does not fit", _errors(error.errors(include_input=False)))
-            return await endpoint(value)
+            except Refused as error:
+                return _problem(error.status, error.reason)
 
+        async def handle(request: Request) -> Response:
+            return await answer(await request.body())
+
+        self.answer = answer
         return handle
 
 
@@ -182,8 +193,15 @@ def create_app(engine: Engine, settings: ServeSettings) -> Service:
 
     lanes: dict[str, Queue] = {"/recommend": read, "/similar": read, "/explain": read, "/search": text, "/encode": text}
     lanes |= {"/events": write, "/items": write}
-    connections = Connections(settings.body_timeout, settings.body_timeout + settings.timeout + 1)
-    service = Service(Guard(app, settings, lanes, metrics, connections), engine, connections, queues)
+    request_timeout = settings.body_timeout + settings.timeout + 1
+    connections = Connections(settings.body_timeout, request_timeout, Shedding(lanes, metrics))
+    direct = {
+        (method, route.path): route.answer
+        for route in app.routes
+        if isinstance(route, LeanRoute) and route.answer is not None
+        for method in route.methods
+    }
+    service = Service(Guard(app, settings, lanes, metrics, connections, direct), engine, connections, queues)
     return service
 
 

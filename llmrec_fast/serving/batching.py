@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ class Refused(Exception):
 
 
 BUSY = "the queue is full; try again after the time in Retry-After"
+# of the time limit; beyond it a queue would fill with requests that nobody waits for when their turn comes
+_WAIT_SHARE = 0.5
+# weight of the newest batch in what a request takes
+_NEWEST = 0.2
+
 LATE = "no answer within the time limit"
 STOPPING = "the service is shutting down"
 
@@ -84,6 +90,7 @@ class Lane:
         self._capacity = capacity
         self._most = most
         self._timeout = timeout
+        self._each = 0.0  # seconds that a request has taken lately
         self._waiting: deque[_Job] = deque()
         self._ready = threading.Condition()
         self._stopping = False
@@ -101,8 +108,9 @@ class Lane:
 
     @property
     def full(self) -> bool:
-        """Whether a request that comes now is refused."""
-        return len(self._waiting) >= self._capacity
+        """Whether a request that comes now is refused: too many wait, or for too long to leave time for an answer."""
+        waiting = len(self._waiting)
+        return waiting >= self._capacity or waiting * self._each > _WAIT_SHARE * self._timeout
 
     async def ask(self, request: Any) -> bytes:
         """The answer to one request; raises `Refused` (429 full, 503 stopping, 504 late, or what the answer says)."""
@@ -141,7 +149,10 @@ class Lane:
             # whoever gave up costs nothing more
             jobs = [job for job in jobs if not job.future.done()]
             if jobs:
+                begin = time.perf_counter()
                 answers = self._answers([job.request for job in jobs])
+                took = (time.perf_counter() - begin) / len(jobs)
+                self._each += _NEWEST * (took - self._each)
                 self._batches += 1
                 self._answered += len(jobs)
                 try:

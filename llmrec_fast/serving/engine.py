@@ -339,7 +339,7 @@ def _attempt(call: Callable[[], Any]) -> Any:
 
 
 def _split(snapshot: Snapshot, found: Recommendations, asked: Sequence[Sequence[Any]]) -> list[bytes]:
-    rows = [_items(snapshot, row) for row in found]
+    rows = _items(snapshot, found)
     parts, start = [], 0
     for queries in asked:
         parts.append(_json({"answers": rows[start : start + len(queries)]}))
@@ -348,11 +348,20 @@ def _split(snapshot: Snapshot, found: Recommendations, asked: Sequence[Sequence[
 
 
 def _rows(snapshot: Snapshot, found: Recommendations) -> bytes:
-    return _json({"answers": [_items(snapshot, row) for row in found]})
+    return _json({"answers": _items(snapshot, found)})
 
 
-def _items(snapshot: Snapshot, row: list[tuple[Hashable, float]]) -> list[dict[str, Any]]:
-    return [{"item": json_id(item), "title": snapshot.title(item), "score": score} for item, score in row]
+def _items(snapshot: Snapshot, found: Recommendations) -> list[list[dict[str, Any]]]:
+    rows = []
+    for row, positions in zip(found, found.positions, strict=True):
+        titles = snapshot.titles(positions[: len(row)])
+        rows.append(
+            [
+                {"item": json_id(item), "title": title, "score": score}
+                for (item, score), title in zip(row, titles, strict=True)
+            ]
+        )
+    return rows
 
 
 def _json(value: Any) -> bytes:

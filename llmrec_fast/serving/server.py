@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -40,6 +41,9 @@ def serve(folder: Path, settings: ServeSettings) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     engine = Engine(folder, lambda path: Recommender.open(path, fsync=settings.fsync, threads=settings.threads))
     service = create_app(engine, settings)
+    # the catalogue stays for good: collections that walk through it would stop every request for their time
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(
         service.application,
         host=settings.host,

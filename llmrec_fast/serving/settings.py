@@ -23,7 +23,8 @@ class ServeSettings:
     token : what `Authorization: Bearer` must carry; None lets everyone in and is refused on hosts other than loopback.
     insecure : listen on other hosts without a token all the same.
     fsync : when an event counts as recorded, as in `Recommender.open`.
-    queue : requests that may wait for each of reading, text and writing; one more is answered 429.
+    queue : requests that may wait for each of reading, text and writing; one more is answered 429, and so is one that would
+        have to wait half of `timeout` by what requests have taken lately.
     batch : requests that are answered by one call at most.
     timeout : seconds from a request's body to its answer, else 504.
     body_timeout : seconds for a client to send its headers, and again for its body, else 408 or a closed connection.

@@ -23,7 +23,7 @@ async def nothing(scope: object, receive: object, send: object) -> None:
 
 def test_uvicorn_takes_a_protocol_class_that_derives_from_its_own() -> None:
     assert issubclass(AutoHTTPProtocol, asyncio.Protocol)
-    watched = Connections(1, 2).protocol(AutoHTTPProtocol)
+    watched = Connections(1, 2, Mock()).protocol(AutoHTTPProtocol)
     config = uvicorn.Config(nothing, http=watched, log_config=None)
     config.load()
     assert config.http_protocol_class is watched
@@ -31,7 +31,7 @@ def test_uvicorn_takes_a_protocol_class_that_derives_from_its_own() -> None:
 
 def test_a_connection_has_one_limit_outside_a_request_and_another_within() -> None:
     async def watch() -> None:
-        connections = Connections(0.1, 5)
+        connections = Connections(0.1, 5, Mock())
         protocol = connections.protocol(asyncio.Protocol)()
         transport = Mock(**{"get_extra_info.return_value": CLIENT})
         protocol.connection_made(transport)
