@@ -17,6 +17,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.codes import ROUNDOFF, ScanCounts, ScanSegment, no_exclusions
 from llmrec_fast.kernels.cpu.exact_scores import exact_score, push, sort_heaps
+from llmrec_fast.kernels.cpu.normalize import squared_norm
 from llmrec_fast.kernels.jit import jit
 from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 
@@ -48,7 +49,9 @@ def product_search(
     for segment in segments:
         for start in range(0, len(segment.rows), _ROWS):
             block = np.asarray(segment.rows[start : start + _ROWS])
-            row_norms = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
+            row_norms = np.empty(len(block))
+            norm_pieces = split_range(len(block), threads)
+            run_parallel(_norms, [(block, row_norms, begin, end) for begin, end in norm_pieces], threads)
             for first in range(0, len(queries), _QUERIES):
                 last = min(first + _QUERIES, len(queries))
                 product = products[: (last - first) * len(block)].reshape(last - first, len(block))
@@ -78,6 +81,12 @@ def product_search(
         passes = -(-len(queries) // _QUERIES)
         counts.bytes_read += 4 * queries.shape[1] * (sum(len(segment.rows) for segment in segments) * passes + left)
     return scores, heap_rows
+
+
+@jit()
+def _norms(rows: Float32Array, norms: Float64Array, first: int, last: int) -> None:
+    for row in range(first, last):
+        norms[row] = np.sqrt(squared_norm(rows[row]))
 
 
 @jit()
