@@ -41,22 +41,20 @@ def soften_tile(typing_context: Any, isa: Any, scores: Any, scores_at: Any, stri
             emit.at(emit.data(kinds[1], values[1], values[2]), builder.mul(row_bytes, emit.index(r)))
             for r in range(shape.rows)
         ]
-        vector, integers = ir.VectorType(_F32, shape.lanes), ir.VectorType(_I32, shape.lanes)
-        lowest, zero = _constant(vector, _LOWEST), _constant(vector, 0.0)
+        vector = ir.VectorType(_F32, shape.lanes)
+        lowest, zero = emit.constant(_LOWEST, shape.lanes), emit.constant(0.0, shape.lanes)
         limit = emit.splat(builder.trunc(values[4], _I32), shape.lanes)
         blocks = builder.sdiv(builder.add(values[4], emit.index(shape.lanes - 1)), emit.index(shape.lanes))
 
         def block(k: Any) -> tuple[list[Any], Any]:
             """Where each row's registers of block `k` lie, and which lanes are columns."""
             offset = builder.mul(k, emit.index(4 * shape.lanes))
-            first = emit.splat(builder.trunc(builder.mul(k, emit.index(shape.lanes)), _I32), shape.lanes)
-            places = builder.add(first, ir.Constant(integers, list(range(shape.lanes))))
-            return [emit.at(row, offset) for row in rows], builder.icmp_signed("<", places, limit)
+            return [emit.at(row, offset) for row in rows], emit.first_columns(k, limit, shape.lanes)
 
         def highest(k: Any, tops: list[Any]) -> list[Any]:
             pointers, inside = block(k)
             found = [builder.select(inside, emit.load(pointer, vector, 4), lowest) for pointer in pointers]
-            return [_larger(builder, value, top) for value, top in zip(found, tops, strict=True)]
+            return [emit.larger(value, top) for value, top in zip(found, tops, strict=True)]
 
         def raise_e(k: Any, totals: list[Any]) -> list[Any]:
             pointers, inside = block(k)
@@ -74,10 +72,10 @@ def soften_tile(typing_context: Any, isa: Any, scores: Any, scores_at: Any, stri
             return shares
 
         tops = emit.loop(blocks, [lowest] * shape.rows, highest)
-        tops = [_folded(builder, top, shape.lanes, _larger) for top in tops]
+        tops = [emit.folded(top, emit.larger) for top in tops]
         totals = emit.loop(blocks, [zero] * shape.rows, raise_e)
-        one = _constant(vector, 1.0)
-        totals = [_folded(builder, total, shape.lanes, lambda b, x, y: b.fadd(x, y)) for total in totals]
+        one = emit.constant(1.0, shape.lanes)
+        totals = [emit.folded(total, builder.fadd) for total in totals]
         emit.loop(blocks, [builder.fdiv(one, total) for total in totals], share)
         return context.get_dummy_value()
 
@@ -124,25 +122,6 @@ def transpose_block(
     return types.void(isa, source, place, place, out, place, place), generate
 
 
-def _constant(vector: ir.VectorType, value: float) -> ir.Constant:
-    return ir.Constant(vector, [value] * vector.count)
-
-
-def _larger(builder: Any, x: Any, y: Any) -> Any:
-    """The larger of two vectors' elements; `y` where `x` is NaN."""
-    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
-
-
-def _folded(builder: Any, value: Any, lanes: int, combine: Any) -> Any:
-    """Every lane combined with every other, in all lanes."""
-    step = lanes // 2
-    while step:
-        order = ir.Constant(ir.VectorType(_I32, lanes), [j ^ step for j in range(lanes)])
-        value = combine(builder, value, builder.shuffle_vector(value, value, order))
-        step //= 2
-    return value
-
-
 def _exponential(emit: Emitter, x: Any, lanes: int) -> Any:
     """exp(x) for x <= 0; below -87, and for NaN, exp(-87)."""
     builder, vector, integers = emit.builder, ir.VectorType(_F32, lanes), ir.VectorType(_I32, lanes)
@@ -150,15 +129,15 @@ def _exponential(emit: Emitter, x: Any, lanes: int) -> Any:
     def fused(a: Any, b: Any, c: Any) -> Any:
         return emit.call(f"llvm.fma.v{lanes}f32", vector, a, b, c)
 
-    x = _larger(builder, x, _constant(vector, _LEAST_EXPONENT))
-    whole = builder.fptosi(fused(x, _constant(vector, _LOG2_E), _constant(vector, -0.5)), integers)
+    x = emit.larger(x, emit.constant(_LEAST_EXPONENT, lanes))
+    whole = builder.fptosi(fused(x, emit.constant(_LOG2_E, lanes), emit.constant(-0.5, lanes)), integers)
     number = builder.sitofp(whole, vector)
-    rest = fused(number, _constant(vector, -_LN2_HIGH), x)
-    rest = fused(number, _constant(vector, -_LN2_LOW), rest)
-    y = _constant(vector, _COEFFICIENTS[0])
+    rest = fused(number, emit.constant(-_LN2_HIGH, lanes), x)
+    rest = fused(number, emit.constant(-_LN2_LOW, lanes), rest)
+    y = emit.constant(_COEFFICIENTS[0], lanes)
     for coefficient in _COEFFICIENTS[1:]:
-        y = fused(y, rest, _constant(vector, coefficient))
-    y = fused(builder.fmul(y, rest), rest, builder.fadd(rest, _constant(vector, 1.0)))
+        y = fused(y, rest, emit.constant(coefficient, lanes))
+    y = fused(builder.fmul(y, rest), rest, builder.fadd(rest, emit.constant(1.0, lanes)))
     biased = builder.add(whole, ir.Constant(integers, [127] * lanes))
     power = builder.bitcast(builder.shl(biased, ir.Constant(integers, [23] * lanes)), vector)
     return builder.fmul(y, power)

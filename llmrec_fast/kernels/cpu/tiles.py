@@ -10,6 +10,7 @@ This file holds no algorithm. Offsets count elements, and nothing checks them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -126,6 +127,35 @@ class Emitter:
         undefined = ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
         return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, count), [0] * count))
+
+    def constant(self, value: float, count: int) -> ir.Constant:
+        """A float32 vector of `count` times the same constant."""
+        return ir.Constant(ir.VectorType(_F32, count), [value] * count)
+
+    def larger(self, x: Any, y: Any) -> Any:
+        """The larger of two vectors' elements; `y` where `x` is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered(">", x, y), x, y)
+
+    def smaller(self, x: Any, y: Any) -> Any:
+        """The smaller of two vectors' elements; `y` where `x` is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", x, y), x, y)
+
+    def folded(self, value: Any, combine: Callable[[Any, Any], Any]) -> Any:
+        """All of a vector's elements combined, in every place of the result."""
+        count = value.type.count
+        step = count // 2
+        while step:
+            order = ir.Constant(ir.VectorType(_I32, count), [place ^ step for place in range(count)])
+            value = combine(value, self.builder.shuffle_vector(value, value, order))
+            step //= 2
+        return value
+
+    def first_columns(self, k: Any, limit: Any, count: int) -> Any:
+        """Which of the `count` columns of block `k` come before `limit`, a splat of int32."""
+        integers = ir.VectorType(_I32, count)
+        first = self.splat(self.builder.trunc(self.builder.mul(k, self.index(count)), _I32), count)
+        places = self.builder.add(first, ir.Constant(integers, list(range(count))))
+        return self.builder.icmp_signed("<", places, limit)
 
     def call(self, name: str, result: ir.Type, *arguments: Any) -> Any:
         """A call of one of LLVM's own functions."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.kernels.cpu.attention import attend
+from llmrec_fast.kernels.cpu.quantise import quantise_row
 from llmrec_fast.kernels.cpu.scratch import Scratch
 from llmrec_fast.kernels.cpu.tiles import (
     TileShape,
@@ -221,7 +222,7 @@ def _multiply(
     else:
         width = byte_panel(isa)
         depth = panel_size // width
-        _quantise_rows(rows, stride, tokens, depth, quantised, row_scales, row_zeros)
+        _quantise_rows(isa, rows, stride, tokens, depth, quantised, row_scales, row_zeros)
         for panel in range(panels):
             for row in range(0, tokens, tile_rows(isa)):
                 multiply_bytes_tile(
@@ -233,26 +234,12 @@ def _multiply(
     return columns
 
 
-@jit(fastmath=True)
-def _quantise_rows(rows, stride, tokens, depth, quantised, scales, zeros):
+@jit()
+def _quantise_rows(isa, rows, stride, tokens, depth, quantised, scales, zeros):
     """Each row to bytes: value = scale * (byte - zero). Values beyond a row's own columns meet weights of zero."""
     values = rows.reshape(-1)
     for row in range(tokens):
-        source = values[row * stride : row * stride + min(depth, stride)]
-        low = high = _f(0)
-        for column in range(len(source)):  # by place: LLVM does not vectorise a loop over the array itself
-            low = min(low, source[column])
-            high = max(high, source[column])
-        scale = (high - low) / _f(255)
-        if scale < _f(1e-30):
-            scale = _f(1)
-        inverse = _f(1) / scale
-        zero = np.int32(_f(0.5) - low * inverse)
-        shift = _f(zero) + _f(0.5)
-        target = quantised[row * depth : (row + 1) * depth]
-        for column in range(len(source)):
-            target[column] = np.uint8(np.int32(min(max(source[column] * inverse + shift, _f(0)), _f(255))))
-        scales[row], zeros[row] = scale, zero
+        quantise_row(isa, values, row * stride, min(depth, stride), quantised, row * depth, scales, zeros, row)
 
 
 @jit(fastmath=_ELEMENTWISE, inline=True)
