@@ -25,7 +25,8 @@ SUITES = {
     "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",
     "learn": "what learned recommenders reach on MovieLens over several seeds, and whether that differs from EASE",
     "pool": "token pooling against the NumPy expression and torch",
-    "sequential": "next items on the Amazon files of MiniOneRec: text and transitions, tuned on the validation file",
+    "sequential": "next items on the Amazon files of MiniOneRec: text, transitions and trees, tuned on the validation file",
+    "cold": "items that nobody has chosen yet: adapter towers against their text alone",
     "retrieval": "exact top-k search against faiss, torch, NumPy, usearch, svs, scikit-learn and hnswlib",
     "serve": "the HTTP service: latency against rate, overload, recovery and crashes",
 }
