@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -266,6 +270,29 @@ class TestSuites:
         index = SimpleNamespace(search=lambda queries, k: SimpleNamespace(ids=np.arange(k)[None]))
         with pytest.raises(RuntimeError, match="wrong answer under threads"):
             stress.run(report.Report("r", "r"), made, index, 2, 0.1)
+
+    def test_a_scale_run_that_is_terminated_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "base.npy", np.random.default_rng(0).standard_normal((500, 64), dtype=np.float32))
+        folder = tmp_path / "scale"
+        folder.mkdir()
+        program = (
+            "import argparse, sys, numpy as np\n"
+            "from pathlib import Path\n"
+            "from benchmarks.report import Report\n"
+            "from benchmarks.retrieval import scale\n"
+            "options = argparse.Namespace(scale_rows=20_000_000, scale_folder=Path(sys.argv[2]), scale_noise=0.1, threads=1)\n"
+            "scale._need_disk = lambda *_: None\n"
+            "scale.run(Report('r', 'r'), options, np.load(sys.argv[1]), None)\n"
+        )
+        words = [sys.executable, "-c", program, str(tmp_path / "base.npy"), str(folder)]
+        with subprocess.Popen(words, cwd=Path(__file__).parents[1]) as process:
+            end = time.monotonic() + 60
+            while not any(file.stat().st_size for file in folder.rglob("rows.npy")) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert any(folder.iterdir())
+            process.terminate()
+            assert process.wait(60) == 128 + signal.SIGTERM
+        assert not any(folder.iterdir())
 
     def test_a_child_process_reports_its_figures_or_its_error(self) -> None:
         assert in_child("first")["answer"] > 0

@@ -2,16 +2,19 @@
 
 Rows are drawn with the mean and the spectrum of real vectors (`data.Spectrum`); queries are real vectors held out. Building
 and searching run in child processes, whose memory is measured; the answers are checked against a float64 oracle that reads
-the file once.
+the file once. The folder goes when the run ends, also by an interrupt or a SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,10 @@ _ROWS_AT_A_TIME = 65_536
 def run(report: Report, arguments: argparse.Namespace, base: Any, neutral: Neutral) -> None:
     """Add the cell, figures and targets of the out-of-core run to `report`."""
     rows, dimension = arguments.scale_rows, base.shape[1]
-    with tempfile.TemporaryDirectory(prefix="llmrec-scale-", dir=arguments.scale_folder) as folder:
+    with (
+        _terminated_in_order(),
+        tempfile.TemporaryDirectory(prefix="llmrec-scale-", dir=arguments.scale_folder) as folder,
+    ):
         rows_path, queries_path, answers_path = (
             Path(folder) / f"{name}.npy" for name in ("rows", "queries", "answers")
         )
@@ -99,6 +105,20 @@ def write_rows(path: Path, rows: int, source: data.Spectrum, dimension: int, thr
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(write, range(0, rows, _ROWS_AT_A_TIME)):
             pass
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that children are ended and tens of gigabytes do not stay behind."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _need_disk(folder: Path, rows_bytes: int) -> None:
