@@ -10,7 +10,9 @@ from onnx import TensorProto
 
 from llmrec_fast.encoding import Encoder, VectorCache
 from llmrec_fast.encoding.packed import PackedModel, float32_kernels, weight_bits
+from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
+from llmrec_fast.kernels.cpu import scratch
 from llmrec_fast.kernels.cpu.tiles import VNNI, tile_set
 from tests.encoding.gated_models import write_gated_model
 from tests.encoding.test_session import write_onnx
@@ -96,6 +98,22 @@ def test_work_that_can_be_shared_out_is_one_threads_a_batch(
     session, batches = Encoder(bert, threads=threads)._inference._plan(np.array(lengths, np.int64))
     assert isinstance(session, goes_to)
     assert sorted(place for batch in batches for place in batch.tolist()) == list(range(len(lengths)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_what_was_left_in_working_memory_does_not_matter(
+    bert: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    use_engine(monkeypatch, PackedModel)
+    encoder, given = Encoder(bert, precision=precision, threads=1), texts(40)
+    expected = encoder.encode(given)
+    spoilt = 0
+    for memory in scratch._idle:
+        for buffer in memory._buffers.values():
+            buffer[:] = 255  # of which float32 makes NaN
+            spoilt += 1
+    assert spoilt
+    np.testing.assert_array_equal(encoder.encode(given), expected)
 
 
 def test_a_cache_tells_integer_weights_of_seven_bits_from_those_of_eight(
