@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> Report:
     )
     trees, crossed = _reordered_across(validation, catalogue, tuned.choice, tuned.weights, arguments)
     scores = components(validation, test, catalogue, tuned.choice)
-    fused = _fused(scores, tuned.weights)
+    fused = weighted_sum(scores, tuned.weights)
     candidates = _best(fused)
     columns, _ = pair_columns({"fused": fused, **scores}, validation, test, catalogue, candidates)
     rows = {
@@ -139,8 +139,10 @@ def reordered(scores: Float32Array, candidates: Int64Array, by: Float64Array) ->
     return result
 
 
-def _fused(scores: Mapping[str, Float32Array], weights: Mapping[str, float]) -> Float32Array:
-    total: Float32Array = np.sum([weight * scores[name] for name, weight in weights.items()], axis=0, dtype=np.float32)
+def weighted_sum(scores: Mapping[str, Float32Array], weights: Mapping[str, float]) -> Float32Array:
+    """(rows, items): the weighted sum; a score of items alone, such as popularity, counts for every row."""
+    parts = [np.float32(weight) * scores[name] for name, weight in weights.items()]
+    total: Float32Array = sum(parts[1:], start=parts[0])
     return total
 
 
@@ -166,7 +168,7 @@ def _reordered_across(
     for others, own in _folds(rows):
         train, asked = rows.take(others), rows.take(own)
         scores = components(train, asked, catalogue, decay)
-        fused[own] = _fused(scores, weights)
+        fused[own] = weighted_sum(scores, weights)
         candidates[own] = _best(fused[own])
         columns, names = pair_columns({"fused": fused[own], **scores}, train, asked, catalogue, candidates[own])
         described |= dict(zip(own.tolist(), columns, strict=True))
