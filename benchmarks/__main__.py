@@ -24,6 +24,7 @@ SUITES = {
     "evaluate": "ranking metrics against ranx, pytrec_eval and RecTools",
     "gpu": "on a GPU: the tests, then retrieval and pooling against cuVS, faiss, torch and CuPy",
     "learn": "what learned recommenders reach on MovieLens over several seeds, and whether that differs from EASE",
+    "live": "a recommender in one process beside a writer: latency, tail, and crashes under writes",
     "pool": "token pooling against the NumPy expression and torch",
     "sequential": "next items on the Amazon files of MiniOneRec: text, transitions and trees, tuned on the validation file",
     "cold": "items that nobody has chosen yet: adapter towers against their text alone",

@@ -1,9 +1,15 @@
-"""A process that opens a recommender, writes to it and says what was acknowledged, until it is killed. See test_durability."""
+"""A process that opens a recommender, writes to it and says what was acknowledged, until it is killed. See test_durability.
+
+The threads write 1,000 events a second together, as far as the disk lets them.
+"""
 
 import sys
 import threading
+import time
 
 from llmrec_fast import Recommender
+
+EVENTS_A_SECOND = 1000
 
 
 def main(folder: str, threads: int, compact: bool) -> None:
@@ -12,8 +18,9 @@ def main(folder: str, threads: int, compact: bool) -> None:
     first = sum(user.startswith("k") for user in map(str, recommender.user_ids))
 
     def write(thread: int) -> None:
-        turn = 0
+        turn, start = 0, time.monotonic()
         while True:
+            time.sleep(max(0.0, start + turn * threads / EVENTS_A_SECOND - time.monotonic()))
             # users are numbered so that the reader can tell which events it must find
             user = f"k{first}-{thread}-{turn // 4}"
             recommender.record(user, f"i{turn % 4}", timestamp=turn)

@@ -235,32 +235,88 @@ def test_a_folder_is_made_from_a_fitted_recommender_once(folder):
         model.compact()
 
 
+def write_in_threads(recommender, threads, turns):
+    """Each thread records `turns` events for a user of its own."""
+    start = threading.Barrier(threads)
+
+    def write(thread):
+        start.wait()
+        for turn in range(turns):
+            recommender.record(f"t{thread}", f"i{turn % 10}")
+
+    workers = [threading.Thread(target=write, args=(thread,)) for thread in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
 def test_threads_that_write_at_once_share_flushes_and_lose_nothing(folder, monkeypatch):
     flushes = []
     append = LogWriter.append
-    monkeypatch.setattr(
-        LogWriter, "append", lambda self, records: (flushes.append(len(records)), append(self, records))
-    )
+
+    def slow_append(self, records):
+        flushes.append(len(records))
+        time.sleep(0.005)
+        append(self, records)
+
+    monkeypatch.setattr(LogWriter, "append", slow_append)
     with reopen(folder) as recommender:
-        start = threading.Barrier(8)
-
-        def write(thread):
-            start.wait()
-            for turn in range(25):
-                recommender.record(f"t{thread}", f"i{turn % 10}")
-
-        threads = [threading.Thread(target=write, args=(thread,)) for thread in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sum(flushes) == 200
-        assert len(flushes) < 200
+        write_in_threads(recommender, threads=16, turns=10)
+        assert sum(flushes) == 160
+        # whoever is written is back in time for the next flush but one
+        assert len(flushes) < 160 / 4
     with reopen(folder) as again:
         assert_same(again, recommender)
 
 
-@pytest.mark.parametrize(("threads", "compact"), [(1, ""), (4, "compact")])
+@pytest.mark.parametrize("waiting", [True, False], ids=["who waits", "who was to lead"])
+def test_an_interrupted_thread_holds_nobody_up(folder, monkeypatch, waiting):
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            if not waiting:
+                super().wait(timeout)
+            raise KeyboardInterrupt
+
+    begun, free = threading.Event(), threading.Event()
+    append = LogWriter.append
+
+    def held_append(self, records):
+        begun.set()
+        free.wait(20)
+        append(self, records)
+
+    with reopen(folder) as recommender:
+        monkeypatch.setattr(LogWriter, "append", held_append)
+        first = threading.Thread(target=recommender.record, args=("first", "i0"))
+        first.start()
+        begun.wait(20)
+        with monkeypatch.context() as patch:
+            patch.setattr("llmrec_fast.recommender.writing.Event", Interrupted)
+            outcome = []
+
+            def interrupted():
+                with pytest.raises(KeyboardInterrupt):
+                    recommender.record("interrupted", "i0")
+                outcome.append(True)
+
+            second = threading.Thread(target=interrupted)
+            second.start()
+            while not outcome and (waiting or not recommender._writing._waiting):
+                time.sleep(0.001)
+        third = threading.Thread(target=recommender.record, args=("third", "i0"))
+        third.start()
+        free.set()
+        for thread in (first, second, third):
+            thread.join(20)
+            assert not thread.is_alive()
+        recommender.record("last", "i0")
+        assert not recommender.knows_user("interrupted")
+        assert all(recommender.knows_user(user) for user in ("first", "third", "last"))
+        assert outcome
+
+
+@pytest.mark.parametrize(("threads", "compact"), [(1, ""), (16, "compact")])
 def test_a_killed_process_keeps_every_acknowledged_event(folder, threads, compact):
     acknowledged = []
     for wait in (0.02, 0.15):
