@@ -163,7 +163,7 @@ def read_model_folder(folder: Path, pooling: str | None = None) -> ModelFiles:
         max_length=_max_length(settings, tokenizer_settings),
         lower_case=bool(settings.get("do_lower_case", False)),
         prompts=_prompts(folder),
-        token_types="token_type_ids" in tokenizer_settings.get("model_input_names", ["token_type_ids"]),
+        token_types="token_type_ids" in (tokenizer_settings.get("model_input_names") or ["token_type_ids"]),
     )
 
 

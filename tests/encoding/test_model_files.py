@@ -120,6 +120,17 @@ def test_leaving_the_prompt_out_of_the_pooling_is_read(tmp_path: Path) -> None:
     assert not find_model(left_out).pooling.include_prompt
 
 
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [(None, True), (["input_ids", "token_type_ids"], True), (["input_ids", "attention_mask"], False)],
+)
+def test_whether_tokens_have_types_is_read(tmp_path: Path, names: list[str] | None, given: bool) -> None:
+    write_model(tmp_path)
+    assert find_model(tmp_path).token_types
+    write_json(tmp_path / "tokenizer_config.json", {"model_input_names": names})
+    assert find_model(tmp_path).token_types == given
+
+
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match=r"'minilm2' is neither a folder nor a known model.*minilm"):
         find_model("minilm2")
