@@ -127,9 +127,17 @@ def _svs(svs: Any, rows: Float32Array, threads: int) -> Search:
 
 
 def _scikit_learn(neighbors: Any, rows: Float32Array, threads: int) -> Search:
-    # on unit vectors the order by Euclidean distance is the order by inner product, and this metric has the fast path
-    nearest = neighbors.NearestNeighbors(algorithm="brute", metric="euclidean").fit(rows)
-    return lambda queries, k: nearest.kneighbors(queries, k, return_distance=False)
+    # On unit vectors cosine and Euclidean distance rank like the inner product. For few queries cosine takes half the time,
+    # for many the other, which searches block by block; each is asked where it is the faster.
+    few, many = (
+        neighbors.NearestNeighbors(algorithm="brute", metric=metric).fit(rows) for metric in ("cosine", "euclidean")
+    )
+
+    def search(queries: Float32Array, k: int) -> Any:
+        nearest = few if len(queries) < 16 else many
+        return nearest.kneighbors(queries, k, return_distance=False)
+
+    return search
 
 
 def _hnswlib(hnswlib: Any, rows: Float32Array, threads: int) -> Search:
