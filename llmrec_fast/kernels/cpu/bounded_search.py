@@ -29,7 +29,7 @@ SCRATCH_BYTES = 64 << 20
 # Queries that share a pass, and panels that are finished at a time. On flat spectra nearly every int8 row is needed by
 # some query of a group, so larger groups read them less often; with two stages, bounds that stay in the cache matter more.
 _GROUP, _FLAT_GROUP = 16, 64
-_CHUNK, _FLAT_CHUNK = 4, 2
+_CHUNK, _FLAT_CHUNK = 8, 2
 # Handing work to another thread costs 20 to 40 microseconds; a panel and query take 0.2 to 1.
 _LEAST_PANELS_A_THREAD = 64
 _LEAST_BYTES_A_THREAD = 2 << 20
