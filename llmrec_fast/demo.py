@@ -18,10 +18,13 @@ from llmrec_fast.evaluation import split_by_time
 from llmrec_fast.features import Interactions, Items
 from llmrec_fast.ids import IdTable
 from llmrec_fast.offline import OfflineResult, evaluate_offline, format_rows
+from llmrec_fast.ranking.adapter import AdapterSettings
 from llmrec_fast.recommender import Explanation
 from llmrec_fast.timing import timed
 
 LIKED_FROM = 4.0
+# larger steps and fewer of them than by default, so that the demo stays quick
+ADAPTER = AdapterSettings(learning_rate=3e-3, epochs=8)
 _SHOWN_ITEMS = 5
 _SHOWN_REASONS = 3
 
@@ -46,8 +49,8 @@ class DemoResult:
     shown: list[ShownUser]
 
 
-def run_demo(*, shown_users: int = 3, progress: bool = True) -> DemoResult:
-    """Fetch, encode, fit, evaluate; see the module's docstring for the protocol."""
+def run_demo(*, shown_users: int = 3, progress: bool = True, adapt: bool = True) -> DemoResult:
+    """Fetch, encode, fit, evaluate; see the module's docstring for the protocol. `adapt`: whether to train an adapter."""
     seconds: dict[str, float] = {}
     with timed(seconds, "data"):
         data = load("ml-100k", progress=progress)
@@ -56,7 +59,15 @@ def run_demo(*, shown_users: int = 3, progress: bool = True) -> DemoResult:
         split = split_by_time(data.users, data.items, data.timestamps)
     with timed(seconds, "model"):
         encoder = Encoder("minilm", progress=progress)
-    offline = evaluate_offline(items, interactions, encoder, liked_from=LIKED_FROM, split=split)
+    offline = evaluate_offline(
+        items,
+        interactions,
+        encoder,
+        liked_from=LIKED_FROM,
+        split=split,
+        adapter=ADAPTER if adapt else None,
+        show_progress=None if progress else False,
+    )
     shown = [_show(offline, user) for user in offline.users[:shown_users]]
     return DemoResult(offline, seconds | offline.seconds, shown)
 
@@ -68,7 +79,7 @@ def format_demo(result: DemoResult) -> str:
     lines = [
         f"MovieLens 100K: {len(offline.users)} users, {offline.positives:,} liked films to predict, all films ranked",
         "",
-        format_rows(offline.rows),
+        format_rows(offline.rows, offline.row_seconds),
         *(f"{method}: left out; {reason}" for method, reason in offline.left_out.items()),
         "",
         "fused: "

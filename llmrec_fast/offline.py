@@ -7,19 +7,21 @@ inside the training part.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.arrays import Int64Array
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.evaluation import EvaluationReport, Split, compare_methods, evaluate, group_items, split_by_time
 from llmrec_fast.features import Interactions, Items, fit_ease, user_vectors
+from llmrec_fast.ranking.adapter import AdapterSettings
 from llmrec_fast.recommender import Recommender
 from llmrec_fast.retrieval import Index
-from llmrec_fast.tables import format_table
+from llmrec_fast.tables import Cell, format_table
 from llmrec_fast.timing import timed
 
 DEFAULT_METRICS = ("ndcg@10", "recall@20", "hit_rate@10", "coverage@20", "novelty@20")
@@ -31,9 +33,10 @@ class OfflineResult:
 
     Attributes
     ----------
-    rows : method ("popularity", "text", "collaborative", "fused", and "reranked" where trees can be grown) -> metric -> mean
-        over users.
+    rows : method ("popularity", "text", "collaborative", "adapter" where it was asked for and torch is there, "fused", and
+        "reranked" where trees can be grown) -> metric -> mean over users.
     seconds : stage -> time.
+    row_seconds : method -> time to learn it and to answer, once texts are encoded; for "reranked" beyond "fused".
     recommender : the fused one, fitted on the training part.
     train : the training interactions.
     users : ids of the users that were measured.
@@ -46,6 +49,7 @@ class OfflineResult:
 
     rows: dict[str, dict[str, float]]
     seconds: dict[str, float]
+    row_seconds: dict[str, float]
     recommender: Recommender
     train: Interactions
     users: list[Hashable]
@@ -77,8 +81,12 @@ def evaluate_offline(
     split: Split | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
     rerank: bool = True,
+    adapter: AdapterSettings | None = None,
+    show_progress: bool | None = None,
 ) -> OfflineResult:
     """Measure popularity, text, collaborative and fused recommendations, and the fused ones reranked by trees.
+
+    The adapter's row is the adapter alone, its histories weighed as in its training.
 
     Parameters
     ----------
@@ -88,12 +96,100 @@ def evaluate_offline(
     split : training and test part; by default each user's first 80% train (equal times in catalogue order).
     metrics : as `llmrec_fast.evaluate` takes them.
     rerank : whether to train a reranker; needs LightGBM.
+    adapter : how to train one for a row of its own; needs torch, and more time than everything else. None: no such row.
+    show_progress : whether that training shows bars on standard error; None: on a terminal.
 
     Raises
     ------
     InvalidInput : no times to split by, or nobody with liked items on both sides.
     """
     seconds: dict[str, float] = {}
+    task = _task(interactions, liked_from, split)
+    train, users, relevant = task.train, task.users, task.relevant
+    k = min(_largest_cut(metrics), len(items))
+
+    with timed(seconds, "encode"):
+        text = encoder.encode(items.texts)
+    answers: dict[str, Int64Array] = {}
+    row_seconds: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+
+    def learn(**options: Any) -> Recommender:
+        recommender = Recommender(None, liked_from=liked_from, **options)
+        return recommender.fit(items, train, vectors={"text": text}, show_progress=show_progress)
+
+    with timed(seconds, "recommend"):
+        single = learn(weights={"text": 1.0}, decay=None, others=0.0, rank=None)
+        for name in ("popularity", "text"):
+            with timed(row_seconds, name):
+                # weights sit in the query, so one fit answers for each feature alone
+                answers[name] = single.recommend(users, k, weights={name: 1.0}).positions
+        with timed(row_seconds, "collaborative"):
+            answers["collaborative"] = _collaborative(task, k)
+    if adapter is not None:
+        with timed(seconds, "adapt"), timed(row_seconds, "adapter"):
+            try:
+                adapted = learn(weights={"adapter": 1.0}, decay=adapter.decay, rank=None, adapter=adapter)
+                answers["adapter"] = adapted.recommend(users, k).positions
+            except (InvalidInput, MissingDependency) as error:
+                left_out["adapter"] = str(error)
+    with timed(row_seconds, "fused"):
+        with timed(seconds, "fit"):
+            recommender = Recommender(encoder, liked_from=liked_from).fit(items, train, vectors={"text": text})
+        answers["fused"] = recommender.recommend(users, k).positions
+    if rerank:
+        with timed(seconds, "rerank"), timed(row_seconds, "reranked"):
+            decay = None if recommender.report_ is None else recommender.report_.decay
+            try:
+                reranked = learn(weights=recommender.weights, decay=decay, reranker="trees")
+                answers["reranked"] = reranked.recommend(users, k).positions
+            except (InvalidInput, MissingDependency) as error:
+                left_out["reranked"] = str(error)
+    liked_counts = task.likes.item_counts()
+    with timed(seconds, "evaluate"):
+        figures = {
+            name: evaluate(positions, relevant, metrics, n_items=len(items), item_counts=liked_counts)
+            for name, positions in answers.items()
+        }
+    positives = len(relevant[1])
+    return OfflineResult(
+        figures, seconds, row_seconds, recommender, train, users, positives, answers, relevant, liked_counts, left_out
+    )
+
+
+def format_rows(rows: dict[str, dict[str, float]], row_seconds: Mapping[str, float] | None = None) -> str:
+    """A table with a row a method and a column a metric, and with one of seconds where they are given."""
+    header = ["row", *next(iter(rows.values()))]
+    cells: list[list[Cell]] = [[method, *figures.values()] for method, figures in rows.items()]
+    if row_seconds is not None:
+        header.append("seconds")
+        for row, method in zip(cells, rows, strict=True):
+            row.append(round(row_seconds[method], 1))
+    return format_table(header, cells)
+
+
+def _largest_cut(metrics: Sequence[str]) -> int:
+    """The longest list that a metric looks at; malformed names are left to `evaluate`, which says what is wrong."""
+    cuts = [cut for _, _, cut in (name.rpartition("@") for name in metrics)]
+    return max([int(cut) for cut in cuts if cut.isdecimal() and int(cut) > 0], default=1)
+
+
+def _likes(interactions: Interactions, liked_from: float | None) -> Interactions:
+    return interactions if liked_from is None else interactions.at_least(liked_from)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Who is to be predicted from what."""
+
+    train: Interactions
+    likes: Interactions
+    codes: Int64Array
+    users: list[Hashable]
+    relevant: tuple[Int64Array, Int64Array]
+
+
+def _task(interactions: Interactions, liked_from: float | None, split: Split | None) -> _Task:
     if split is None:
         if interactions.timestamps is None:
             raise InvalidInput("the interactions have no times: a split by time needs them")
@@ -107,75 +203,14 @@ def evaluate_offline(
     rows[codes] = np.arange(len(codes))
     kept = rows[test.users] >= 0
     relevant = group_items(rows[test.users[kept]], test.items[kept], len(codes))
-    users = [interactions.user_ids[int(code)] for code in codes]
-    k = min(_largest_cut(metrics), len(items))
-
-    with timed(seconds, "encode"):
-        text = encoder.encode(items.texts)
-    with timed(seconds, "fit"):
-        recommender = Recommender(encoder, liked_from=liked_from).fit(items, train, vectors={"text": text})
-    answers: dict[str, Int64Array] = {}
-    with timed(seconds, "recommend"):
-        # weights sit in the query, so one fit answers for each feature alone
-        single = Recommender(None, weights={"text": 1.0}, decay=None, liked_from=liked_from, others=0.0, rank=None)
-        single.fit(items, train, vectors={"text": text})
-        for name in ("popularity", "text"):
-            answers[name] = single.recommend(users, k, weights={name: 1.0}).positions
-        answers["collaborative"] = _collaborative(likes, train, codes, k)
-        answers["fused"] = recommender.recommend(users, k).positions
-    left_out: dict[str, str] = {}
-    if rerank:
-        with timed(seconds, "rerank"):
-            reranked = _reranked(recommender, items, train, text, liked_from)
-            if isinstance(reranked, str):
-                left_out["reranked"] = reranked
-            else:
-                answers["reranked"] = reranked.recommend(users, k).positions
-    liked_counts = likes.item_counts()
-    with timed(seconds, "evaluate"):
-        figures = {
-            name: evaluate(positions, relevant, metrics, n_items=len(items), item_counts=liked_counts)
-            for name, positions in answers.items()
-        }
-    positives = len(relevant[1])
-    return OfflineResult(
-        figures, seconds, recommender, train, users, positives, answers, relevant, liked_counts, left_out
-    )
+    return _Task(train, likes, codes, [interactions.user_ids[int(code)] for code in codes], relevant)
 
 
-def format_rows(rows: dict[str, dict[str, float]]) -> str:
-    """A table with a row a method and a column a metric."""
-    names = list(next(iter(rows.values())))
-    return format_table(["row", *names], [[method, *figures.values()] for method, figures in rows.items()])
-
-
-def _largest_cut(metrics: Sequence[str]) -> int:
-    """The longest list that a metric looks at; malformed names are left to `evaluate`, which says what is wrong."""
-    cuts = [cut for _, _, cut in (name.rpartition("@") for name in metrics)]
-    return max([int(cut) for cut in cuts if cut.isdecimal() and int(cut) > 0], default=1)
-
-
-def _likes(interactions: Interactions, liked_from: float | None) -> Interactions:
-    return interactions if liked_from is None else interactions.at_least(liked_from)
-
-
-def _reranked(
-    fused: Recommender, items: Items, train: Interactions, text: Float32Array, liked_from: float | None
-) -> Recommender | str:
-    """The same recommender with a reranker, or the reason in words why there cannot be one."""
-    decay = None if fused.report_ is None else fused.report_.decay
-    try:
-        recommender = Recommender(None, weights=fused.weights, decay=decay, liked_from=liked_from, reranker=True)
-        return recommender.fit(items, train, vectors={"text": text})
-    except (InvalidInput, MissingDependency) as error:
-        return str(error)
-
-
-def _collaborative(likes: Interactions, train: Interactions, codes: Int64Array, k: int) -> Int64Array:
+def _collaborative(task: _Task, k: int) -> Int64Array:
     """EASE alone, on what users liked, by its own score: a dot product, in which the lengths of vectors speak too."""
-    vectors = fit_ease(likes.with_values(None).to_csr())
-    histories, seen = likes.by_user(), train.by_user()
-    queries = user_vectors(vectors.history_vectors, histories.indptr, histories.items, mode="sum")[codes]
+    vectors = fit_ease(task.likes.with_values(None).to_csr())
+    histories, seen = task.likes.by_user(), task.train.by_user()
+    queries = user_vectors(vectors.history_vectors, histories.indptr, histories.items, mode="sum")[task.codes]
     index = Index.build(vectors.item_vectors, metric="dot")
-    exclude = [seen.items[seen.indptr[code] : seen.indptr[code + 1]] for code in codes]
+    exclude = [seen.items[seen.indptr[code] : seen.indptr[code + 1]] for code in task.codes]
     return index.search(queries, k, exclude=exclude).ids
