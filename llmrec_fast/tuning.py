@@ -8,11 +8,10 @@ honest figure for the settings needs others: tune on one file, evaluate on anoth
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,74 +21,26 @@ import numpy as np
 from llmrec_fast.arrays import BoolArray, Float32Array, as_count, as_matrix
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput, MissingDependency
-from llmrec_fast.evaluation import evaluate
+from llmrec_fast.evaluation import evaluate, group_items
 from llmrec_fast.features import Centring, Interactions, Items, fit_ease, popularity_prior
 from llmrec_fast.offline import OfflineResult
 from llmrec_fast.recommender import Recommender
 from llmrec_fast.recommender.fitting import Settings, strengths_and_likes
+from llmrec_fast.recommender.reranking import Kind, check_kind
 from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.recommender.validation import HeldOut, feature_scores, hold_out
+from llmrec_fast.tuned import TunedSettings
 
 _RANKS = (32, 64, 128, 256, 512)
 _REGULARIZATIONS = (10.0, 30.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 _OTHERS = (0.0, 0.1, 0.25, 0.5, 1.0)
 _DECAYS = (2.0, 200.0)
 _LARGEST_WEIGHT = 1.5
+_METRICS, _SHOWN = ("ndcg@10", "recall@20"), 20
 # what `Recommender` does unasked: tried first, so that what is found is never worse on the validation part
 _DEFAULTS = {"decay": 20.0, "text": 0.1, "popularity": 0.3, "rank": 256, "regularization": 500.0, "others": 0.25}
 # vectors of EASE that are kept for the next trial, as numbers
 _KEPT_NUMBERS = 2**28
-
-
-@dataclass(frozen=True)
-class TunedSettings:
-    """Settings of `Recommender` that were best on the validation part.
-
-    Attributes
-    ----------
-    weights, decay, rank, regularization, others, liked_from : as `Recommender` takes them.
-    quality : mean of NDCG@10 and Recall@20 on the validation part; optimistic, being the best of many.
-    default_quality : the same of the first settings tried: rank 256 (or the largest the data allow), regularization 500,
-        others 0.25, decay 20 and weights text 0.1, popularity 0.3.
-    trials : how many settings have been looked at, those of earlier runs of the study included.
-    data : a checksum of the interactions, to tell whether an evaluation looks at what was tuned on.
-    """
-
-    weights: dict[str, float]
-    decay: float
-    rank: int
-    regularization: float
-    others: float
-    liked_from: float | None
-    quality: float
-    default_quality: float
-    trials: int
-    data: str
-
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments for `Recommender`."""
-        return {name: getattr(self, name) for name in _ARGUMENTS}
-
-    def write(self, path: str | Path) -> None:
-        """Write them as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: str | Path) -> TunedSettings:
-        """Read what `write` wrote. Raises `InvalidInput` for a file that is missing or something else."""
-        try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"cannot read settings from {path}: {error}") from error
-        names = {field.name for field in fields(cls)}
-        if not isinstance(saved, dict) or set(saved) != names:
-            raise InvalidInput(
-                f"{path} holds no settings as `llmrec-fast tune` writes them: {', '.join(sorted(names))}"
-            )
-        return cls(**saved)
-
-
-_ARGUMENTS = ("weights", "decay", "rank", "regularization", "others", "liked_from")
 
 
 def tune_recommender(
@@ -98,6 +49,7 @@ def tune_recommender(
     encoder: TextEncoder,
     *,
     liked_from: float | None = None,
+    rerankers: Sequence[Kind] = (),
     minutes: float = 10.0,
     trials: int | None = None,
     storage: str | Path | None = None,
@@ -113,15 +65,18 @@ def tune_recommender(
     items, interactions : the training data; item codes of `interactions` are positions in `items`.
     encoder : makes the text vectors.
     liked_from : for ratings: from which value on an item was liked.
+    rerankers : kinds of reranker ("trees", "neural") to try on the settings that were found, after the search; each is trained
+        once, inside the training side of the validation split, and the best of them and of none is taken.
     minutes : no trial starts after so many minutes from the call; one trial is made in any case.
     trials : at most so many trials in this call; None: as many as there is time for.
-    storage : SQLite file that keeps the trials; a study of the same name in it goes on where it ended.
+    storage : SQLite file that keeps the trials and what rerankers reached; a study of the same name in it goes on where it
+        ended.
     study : its name in `storage`; give each encoder its own.
     seed : of the search. The same seed and number of trials find the same settings in a new study.
 
     Raises
     ------
-    MissingDependency : Optuna is not installed.
+    MissingDependency : Optuna, or what a reranker is trained by, is not installed.
     InvalidInput : nothing to validate on; a study of this name that was made on other data.
     """
     start = time.monotonic()
@@ -132,6 +87,8 @@ def tune_recommender(
         import optuna
     except ImportError as error:
         raise MissingDependency("tuning needs Optuna: pip install 'llmrec-fast[tune]'") from error
+    for kind in rerankers:
+        check_kind(kind)
     search = _Search.start(items, interactions, encoder, liked_from)
     data = _checksum(interactions)
     before = optuna.logging.get_verbosity()
@@ -158,21 +115,30 @@ def tune_recommender(
             studied.tell(trial, search.quality_of(search.propose(trial)))
             made += 1
         found, best = _finished(studied), studied.best_trial
+        chosen = best.params
+        tuned = TunedSettings(
+            {"collaborative": 1.0, "text": chosen["text"], "popularity": chosen["popularity"]},
+            chosen["decay"],
+            chosen["rank"],
+            chosen["regularization"],
+            chosen.get("others", _DEFAULTS["others"]),
+            liked_from,
+            False,
+            float(best.value),
+            float(found[0].value),
+            len(found),
+            data,
+        )
+        for kind in rerankers:
+            name = f"quality of trial {best.number} reranked by {kind}"
+            reranked = replace(tuned, reranker=kind)
+            if name not in studied.user_attrs:
+                studied.set_user_attr(name, search.reranked_quality(items, reranked))
+            reranked = replace(reranked, quality=studied.user_attrs[name])
+            tuned = max(tuned, reranked, key=lambda settings: settings.quality)
+        return tuned
     finally:
         optuna.logging.set_verbosity(before)
-    chosen = best.params
-    return TunedSettings(
-        {"collaborative": 1.0, "text": chosen["text"], "popularity": chosen["popularity"]},
-        chosen["decay"],
-        chosen["rank"],
-        chosen["regularization"],
-        chosen.get("others", _DEFAULTS["others"]),
-        liked_from,
-        float(best.value),
-        float(found[0].value),
-        len(found),
-        data,
-    )
 
 
 def add_tuned(
@@ -216,6 +182,7 @@ class _Search:
     ranks: tuple[int, ...]
     strengths: Callable[[float], Interactions]
     collaborative: Callable[[float, float], Float32Array]
+    vectors: Float32Array
     text: Float32Array
     prior: Float32Array
     rated: bool
@@ -244,7 +211,8 @@ class _Search:
         vectors = as_matrix(encoder.encode(items.texts), "the vectors of the texts")
         counts = np.bincount(interactions.items[held.train & liked], minlength=len(items))
         text = Centring.fit(vectors).apply(vectors)
-        return cls(interactions, liked, held, ranks, strengths, collaborative, text, popularity_prior(counts), rated)
+        prior = popularity_prior(counts)
+        return cls(interactions, liked, held, ranks, strengths, collaborative, vectors, text, prior, rated)
 
     def first(self) -> dict[str, Any]:
         """The settings to try first."""
@@ -273,6 +241,20 @@ class _Search:
         for name in ("text", "popularity"):
             total = total + np.float32(setting[name]) * made[name]
         return self.held.quality(self.interactions, users)(total)
+
+    def reranked_quality(self, items: Items, settings: TunedSettings) -> float:
+        """The same of a recommender with a reranker: fitted on the training side, asked for what was held out."""
+        recommender = Recommender(None, **settings.arguments())
+        recommender.fit(items, self.interactions.select(self.held.train), vectors={"text": self.vectors})
+        users = self.held.sample(4 * len(self.prior))
+        wanted = self.interactions.select(self.held.wanted)
+        rows = np.full(len(self.interactions.user_ids), -1)
+        rows[users] = np.arange(len(users))
+        kept = rows[wanted.users] >= 0
+        relevant = group_items(rows[wanted.users[kept]], wanted.items[kept], len(users))
+        known = [self.interactions.user_ids[int(code)] for code in users]
+        answers = recommender.recommend(known, min(_SHOWN, len(items))).positions
+        return float(np.mean(list(evaluate(answers, relevant, _METRICS).values())))
 
 
 def _storage_address(storage: str | Path | None) -> str | None:

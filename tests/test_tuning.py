@@ -11,7 +11,8 @@ from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.evaluation import evaluate, group_items
 from llmrec_fast.features import read_interactions, read_items
 from llmrec_fast.recommender.validation import hold_out
-from llmrec_fast.tuning import TunedSettings, tune_recommender
+from llmrec_fast.tuned import TunedSettings
+from llmrec_fast.tuning import tune_recommender
 
 from .encoding.tiny_models import write_model
 from .recommender.conftest import bag_of_words, interaction_table, item_table
@@ -63,6 +64,43 @@ def test_quality_is_what_a_recommender_with_these_settings_reaches_on_the_valida
     answers = recommender.recommend(users, 10).positions
     expected = np.mean(list(evaluate(answers, relevant, ("ndcg@10", "recall@20")).values()))
     assert found.quality == pytest.approx(expected, abs=1e-6)
+
+
+def test_rerankers_are_tried_once_on_what_was_found_and_taken_if_they_are_better(data, tmp_path, monkeypatch):
+    pytest.importorskip("lightgbm", exc_type=(ImportError, OSError))
+    options = {"liked_from": 4, "trials": 2, "seed": 1, "storage": tmp_path / "study.sqlite"}
+    plain = tune_recommender(*data, Counting(), **options)
+    assert plain.reranker is False
+    scored = []
+    real = tuning._Search.reranked_quality
+    monkeypatch.setattr(tuning._Search, "quality_of", lambda *_: 0.0)  # no later trial is better
+    monkeypatch.setattr(
+        tuning._Search, "reranked_quality", lambda *a: (scored.append(a[2].reranker), real(*a), plain.quality + 1)[2]
+    )
+    options |= {"trials": 1, "rerankers": ["trees"]}
+    better = tune_recommender(*data, Counting(), **options)
+    assert (better.reranker, scored) == ("trees", ["trees"])
+    assert better.quality >= plain.quality + 1
+    assert better.arguments()["reranker"] == "trees"
+    better.write(tmp_path / "s.json")
+    assert TunedSettings.read(tmp_path / "s.json") == better
+    assert tune_recommender(*data, Counting(), **options) == replace(better, trials=4)
+    assert scored == ["trees"]  # the same settings are still the best: nothing to train anew
+
+
+def test_without_a_reranker_its_quality_is_that_of_the_search(data):
+    items, interactions = data
+    found = tune_recommender(items, interactions, Counting(), liked_from=4, trials=3, seed=1)
+    search = tuning._Search.start(items, interactions, Counting(), 4)
+    assert search.reranked_quality(items, found) == pytest.approx(found.quality, abs=1e-6)
+
+
+def test_a_reranker_that_cannot_be_trained_is_named_before_the_search(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    encoder = Counting()
+    with pytest.raises(MissingDependency, match=r"llmrec-fast\[train\]"):
+        tune_recommender(*data, encoder, liked_from=4, trials=1, rerankers=["neural"])
+    assert encoder.calls == 0
 
 
 def test_a_stored_study_goes_on_and_refuses_other_data(data, tmp_path):

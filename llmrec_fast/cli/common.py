@@ -13,7 +13,7 @@ from llmrec_fast.errors import InvalidInput
 
 if TYPE_CHECKING:
     from llmrec_fast.features import Interactions, Items
-    from llmrec_fast.tuning import TunedSettings
+    from llmrec_fast.tuned import TunedSettings
 
 
 def add_command(commands: Any, name: str, run: Any, summary: str, examples: Sequence[str]) -> argparse.ArgumentParser:
@@ -67,7 +67,7 @@ def read_settings(options: argparse.Namespace) -> TunedSettings | None:
     """The tuned settings, if any; `--liked-from` must not say otherwise."""
     if options.settings is None:
         return None
-    from llmrec_fast.tuning import TunedSettings
+    from llmrec_fast.tuned import TunedSettings
 
     settings = TunedSettings.read(options.settings)
     if options.liked_from is not None and options.liked_from != settings.liked_from:

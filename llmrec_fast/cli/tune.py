@@ -25,6 +25,13 @@ def add(commands: Any) -> None:
     )
     add_data(command, required=True)
     command.add_argument("--output", type=Path, metavar="FILE", help="write the settings there, for --settings")
+    command.add_argument(
+        "--reranker",
+        action="append",
+        default=[],
+        choices=["trees", "neural"],
+        help="also try to rerank what the settings found retrieve; may be repeated",
+    )
     command.add_argument("--minutes", type=float, default=10.0, help="how long to search (default: 10)")
     command.add_argument("--trials", type=int, help="at most so many settings")
     command.add_argument("--storage", type=Path, metavar="FILE", help="keep the search in this SQLite file, and go on")
@@ -41,6 +48,7 @@ def _run(options: argparse.Namespace) -> None:
         interactions,
         Encoder(options.model, threads=options.threads),
         liked_from=options.liked_from,
+        rerankers=options.reranker,
         minutes=options.minutes,
         trials=options.trials,
         storage=options.storage,

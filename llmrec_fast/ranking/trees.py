@@ -92,7 +92,7 @@ class TreeRanker:
         if settings.objective not in _OBJECTIVES:
             raise InvalidInput(f"objective must be one of {', '.join(_OBJECTIVES)}; got {settings.objective!r}")
         rows, grades, groups = check_groups(features, relevant, sizes, names)
-        lightgbm = _lightgbm()
+        lightgbm = import_lightgbm()
         boosters = []
         for objective in _OBJECTIVES[settings.objective]:
             ranks = objective == "lambdarank"
@@ -152,7 +152,7 @@ class TreeRanker:
     @classmethod
     def from_text(cls, text: str, names: Sequence[str]) -> TreeRanker:
         """What `to_text` wrote; raises `CorruptFile`, or `MissingDependency` without LightGBM."""
-        lightgbm = _lightgbm()
+        lightgbm = import_lightgbm()
         try:
             boosters = [(float(factor), lightgbm.Booster(model_str=trees)) for factor, trees in json.loads(text)]
         except (lightgbm.basic.LightGBMError, TypeError, ValueError) as error:
@@ -160,7 +160,8 @@ class TreeRanker:
         return cls(boosters, names)
 
 
-def _lightgbm() -> Any:
+def import_lightgbm() -> Any:
+    """The module; `MissingDependency` says how to get it."""
     try:
         import lightgbm
     except ImportError as error:

@@ -16,7 +16,8 @@ from llmrec_fast.arrays import BoolArray, Float64Array, Int64Array, as_count
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features import Interactions, PairFeatures, PairHistories
 from llmrec_fast.ranking.neural import NeuralRanker, NeuralSettings
-from llmrec_fast.ranking.trees import TreeRanker, TreeSettings
+from llmrec_fast.ranking.torch_training import import_torch
+from llmrec_fast.ranking.trees import TreeRanker, TreeSettings, import_lightgbm
 from llmrec_fast.recommender.histories import NO_TIME, History, UserHistories
 from llmrec_fast.recommender.space import FusedSpace
 from llmrec_fast.recommender.validation import hold_out
@@ -67,6 +68,14 @@ class RerankerSettings:
         return cls(
             saved["candidates"], saved["kind"], TreeSettings(**saved["trees"]), NeuralSettings(**saved["neural"])
         )
+
+
+def check_kind(kind: Kind) -> None:
+    """Raises `MissingDependency` if what trains this kind of reranker is not installed, `InvalidInput` for no kind."""
+    if RerankerSettings(kind=kind).kind == "trees":
+        import_lightgbm()
+    else:
+        import_torch("a neural reranker")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ class NeuralSettings:
         relevant and another row, weighed by what swapping them would change in NDCG: Wang et al., "The LambdaLoss framework
         for ranking metric optimization", 2018).
     members : networks whose scores are averaged. Each holds out another part of the groups to stop early by.
-    hidden : width of each network's hidden layer.
+    hidden : width of each network's hidden layer. NDCG@10 / Recall@20 on the validation part of ml-100k, mean of three seeds:
+        .2279 / .3327 with 64, .2303 / .3340 with 128, .2299 / .3344 with 256.
     dropout : share of the hidden units that is left out at random.
     batch, learning_rate, weight_decay : of AdamW; `batch` in groups.
     epochs : at most so many.
@@ -35,7 +36,7 @@ class NeuralSettings:
 
     objective: Literal["softmax", "lambda"] = "softmax"
     members: int = 4
-    hidden: int = 64
+    hidden: int = 128
     dropout: float = 0.1
     batch: int = 32
     learning_rate: float = 2e-3
