@@ -22,6 +22,7 @@ from llmrec_fast.kernels.jit import jit
 from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 
 _ROWS, _QUERIES = 4096, 256
+_MOST_ROWS = 16384  # of a block for fewer queries: each product makes BLAS's threads wait for one another
 _UNDERFLOW = 2.0**-125  # what a product may lose below the normal range, even where denormals are flushed
 
 
@@ -46,9 +47,10 @@ def product_search(
     norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     products = np.empty(_QUERIES * _ROWS, np.float32)
     scanned = 0
+    at_a_time = min(_ROWS * _QUERIES // min(max(len(queries), 1), _QUERIES) & ~7, _MOST_ROWS)
     for segment in segments:
-        for start in range(0, len(segment.rows), _ROWS):
-            block = np.asarray(segment.rows[start : start + _ROWS])
+        for start in range(0, len(segment.rows), at_a_time):
+            block = np.asarray(segment.rows[start : start + at_a_time])
             row_norms = np.empty(len(block))
             norm_pieces = split_range(len(block), threads)
             run_parallel(_norms, [(block, row_norms, begin, end) for begin, end in norm_pieces], threads)
