@@ -19,7 +19,7 @@ from benchmarks.retrieval.data import Dataset
 
 CALLERS, K, MOST_QUERIES = 8, 10, 64
 WANTED_THROUGHPUT, TAIL_FACTOR = 0.9, 2.0
-MEASURED_SECONDS_SHARE = 0.1  # of the stress, for each of the two throughput measurements
+MEASURED_SECONDS_SHARE, ROUNDS = 0.1, 5  # of the stress, for each of the two throughput measurements; they take turns
 _EXTRA_ROWS, _EXTRA_AT_ONCE, _REMOVED_AT_ONCE = 256, 24, 8
 
 
@@ -33,27 +33,31 @@ def run(report: Report, dataset: Dataset, index: Any, cores: int, seconds: float
         if not np.array_equal(ids, answers.ids[query, :K]):
             raise RuntimeError(f"wrong answer under threads for query {query}")
 
-    alone = _search_for(window, 1, queries, index, check)
-    together = _search_for(window, CALLERS, queries, index, check)
-    throughput = (len(together) / window) / (len(alone) / window)
-    p50_alone, p50, p99 = np.median(alone), np.median(together), np.quantile(together, 0.99)
-    bound = TAIL_FACTOR * max(1.0, CALLERS / cores) * p50_alone
+    rounds = [
+        tuple(np.array(_search_for(window / ROUNDS, callers, queries, index, check)) for callers in (1, CALLERS))
+        for _ in range(ROUNDS)
+    ]
+    # round by round, so that a change of the machine's speed between two rounds is not taken for ours
+    throughput = float(np.median([len(together) / len(alone) for alone, together in rounds]))
+    p99 = float(np.median([np.quantile(together, 0.99) for _, together in rounds]))
+    bound = TAIL_FACTOR * max(1.0, CALLERS / cores) * float(np.median([np.median(alone) for alone, _ in rounds]))
+    alone, together = (np.concatenate([pair[place] for pair in rounds]) for place in (0, 1))
     name = f"{dataset.name}, {CALLERS} threads"
     report.figures |= {
         f"{dataset.name}, 1 thread: queries a second, p50 and p99 ms": [
             round(len(alone) / window),
-            round(1e3 * float(p50_alone), 3),
+            round(1e3 * float(np.median(alone)), 3),
             round(1e3 * float(np.quantile(alone, 0.99)), 3),
         ],
         f"{name}: queries a second, p50 and p99 ms": [
             round(len(together) / window),
-            round(1e3 * float(p50), 3),
-            round(1e3 * float(p99), 3),
+            round(1e3 * float(np.median(together)), 3),
+            round(1e3 * p99, 3),
         ],
     }
     report.targets += [
         Target(f"{name}: throughput against one caller's", throughput, WANTED_THROUGHPUT),
-        Target(f"{name}: p99", 1e3 * float(p99), round(1e3 * float(bound), 3), at_least=False, unit="ms"),
+        Target(f"{name}: p99", 1e3 * p99, round(1e3 * bound, 3), at_least=False, unit="ms"),
     ]
     states = _States(dataset, answers, index)
     writer = threading.Thread(target=states.write_until, args=(stop := threading.Event(),))
