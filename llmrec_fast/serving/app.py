@@ -110,6 +110,7 @@ def create_app(engine: Engine, settings: ServeSettings) -> Service:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await text.warm(engine.recommender)
         yield
         await asyncio.to_thread(service.close)
 

@@ -104,6 +104,15 @@ class Texts:
         self._answered += 1
         return vectors
 
+    async def warm(self, recommender: Recommender) -> None:
+        """Load the recommender's encoder, if it has one, so that no request has to wait for it. A failure is logged."""
+        try:
+            await self._loaded(recommender)
+        except InvalidInput:
+            return  # it answers without texts
+        except Exception as error:
+            _logger.error("the encoder cannot be loaded: %s", type(error).__name__)
+
     def close(self) -> None:
         """Refuse what comes; what is under way is waited for by its requests."""
         self._stopping = True

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from llmrec_fast import Recommender
-from llmrec_fast.errors import Overloaded
+from llmrec_fast.errors import InvalidInput, Overloaded
 from llmrec_fast.serving.batching import Refused
 from llmrec_fast.serving.texts import Texts
 from tests.serving.conftest import Running
@@ -91,6 +91,43 @@ def test_the_encoder_s_own_batching_is_used_and_limits_hold() -> None:
             await texts.vectors(recommender, ["e"])
         assert refused.value.status == 503
         assert texts.figures() == {"queue_depth": 0, "shed_total": 2, "batched_requests_total": 1}
+
+    asyncio.run(ask())
+
+
+def test_the_encoder_is_loaded_before_the_first_request(caplog: pytest.LogCaptureFixture) -> None:
+    class Counting(Stub):
+        loads = 0
+
+        @property
+        def text_encoder(self) -> AsyncEncoder:  # type: ignore[override]
+            self.loads += 1
+            return self.encoder
+
+    class Without(Stub):
+        @property
+        def text_encoder(self) -> AsyncEncoder:  # type: ignore[override]
+            raise self.error
+
+        error: Exception = InvalidInput("this recommender has no encoder")
+
+    async def ask() -> None:
+        encoder, texts = AsyncEncoder(), Texts("text", capacity=2, timeout=0.2)
+        encoder.free.set()
+        recommender = Counting(encoder)
+        await texts.warm(recommender)
+        assert recommender.loads == 1
+        await texts.vectors(recommender, ["a"])
+        assert recommender.loads == 1
+        without = Without(encoder)
+        await texts.warm(without)
+        assert not caplog.records
+        with pytest.raises(Refused) as refused:
+            await texts.vectors(without, ["a"])
+        assert refused.value.status == 422
+        without.error = RuntimeError("a secret place")
+        await texts.warm(without)
+        assert [record.getMessage() for record in caplog.records] == ["the encoder cannot be loaded: RuntimeError"]
 
     asyncio.run(ask())
 
