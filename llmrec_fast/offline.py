@@ -164,7 +164,7 @@ def format_rows(rows: dict[str, dict[str, float]], row_seconds: Mapping[str, flo
     if row_seconds is not None:
         header.append("seconds")
         for row, method in zip(cells, rows, strict=True):
-            row.append(round(row_seconds[method], 1))
+            row.append(f"{row_seconds[method]:.1f}")
     return format_table(header, cells)
 
 
