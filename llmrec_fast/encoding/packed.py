@@ -57,10 +57,11 @@ def packed_arrays(architecture: Architecture, weights: Parameters, *, quantise: 
 
 def _pack(matrix: Float32Array, bias: Float32Array, *, quantise: bool) -> dict[str, npt.NDArray[Any]]:
     """A (depth, columns) matrix and its bias in the form of the kernel's `Linear`."""
-    from llmrec_fast.kernels.cpu.tiles import tile_set, tile_shape
+    from llmrec_fast.kernels.cpu.intrinsics import instruction_set
+    from llmrec_fast.kernels.cpu.tiles import tile_shape
     from llmrec_fast.kernels.cpu.transformer import pack_weights
 
-    shape = tile_shape(tile_set())
+    shape = tile_shape(instruction_set())
     columns = matrix.shape[1]
     padded = -(-columns // (shape.byte_panel if quantise else shape.float_panel)) * (
         shape.byte_panel if quantise else shape.float_panel
@@ -83,18 +84,19 @@ def float32_kernels() -> tuple[bool, str]:
     Where registers have 512 bits, their tiles are as fast as ONNX Runtime's products, and nothing is padded. Elsewhere that
     is not known.
     """
-    from llmrec_fast.kernels.cpu.tiles import VNNI, tile_set
+    from llmrec_fast.kernels.cpu.intrinsics import VNNI, instruction_set
 
-    if tile_set().dtype == VNNI.dtype:
+    if instruction_set().dtype == VNNI.dtype:
         return True, "llmrec_fast's kernels, for AVX-512"
     return False, "ONNX Runtime: llmrec_fast's float32 kernels are for processors with AVX-512 VNNI"
 
 
 def weight_bits() -> int:
     """Bits of the integer weights that this processor multiplies."""
-    from llmrec_fast.kernels.cpu.tiles import tile_set, tile_shape
+    from llmrec_fast.kernels.cpu.intrinsics import instruction_set
+    from llmrec_fast.kernels.cpu.tiles import tile_shape
 
-    return (2 * tile_shape(tile_set()).weight_limit - 1).bit_length()
+    return (2 * tile_shape(instruction_set()).weight_limit - 1).bit_length()
 
 
 class _Reader:

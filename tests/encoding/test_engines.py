@@ -13,7 +13,7 @@ from llmrec_fast.encoding.packed import PackedModel, float32_kernels, weight_bit
 from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
 from llmrec_fast.kernels.cpu import scratch
-from llmrec_fast.kernels.cpu.tiles import VNNI, tile_set
+from llmrec_fast.kernels.cpu.intrinsics import VNNI, instruction_set
 from tests.encoding.gated_models import write_gated_model
 from tests.encoding.test_session import write_onnx
 from tests.encoding.tiny_models import KINDS, WORDS, write_model
@@ -35,7 +35,7 @@ def texts(count: int, longest: int = 30) -> list[str]:
 
 def test_the_choice_follows_the_processor_and_is_told(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usable, engine = float32_kernels()
-    assert usable == (tile_set().dtype == VNNI.dtype)
+    assert usable == (instruction_set().dtype == VNNI.dtype)
     assert Encoder(bert, threads=1).describe()["engine"] == engine
     monkeypatch.setenv("LLMREC_AVX2", "1")
     for threads in (1, 2):
@@ -150,4 +150,4 @@ def test_a_cache_does_not_tell_the_engines_of_float32_apart(
 @pytest.mark.parametrize("variable", ["LLMREC_NOTHING", "LLMREC_AVX2", "LLMREC_PORTABLE"])
 def test_bits_of_weights_follow_the_instructions(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "1")
-    assert weight_bits() == (7 if tile_set().dtype == np.uint8 else 8)
+    assert weight_bits() == (7 if instruction_set().dtype == np.uint8 else 8)

@@ -9,7 +9,7 @@ import numpy as np
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanPlan, ScanSegment, allowed_bits, panels_of
 from llmrec_fast.kernels.cpu.exact_scores import exact_score
 from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, second_bounds, set_thresholds, third_bound
-from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, store_floats8
+from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, scan_bytes, store_floats8
 from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import prepare_queries
 from llmrec_fast.kernels.jit import jit
@@ -53,7 +53,7 @@ def violations(isa: InstructionSet, segment: ScanSegment, queries: np.ndarray, c
             if change is not None:
                 change(query_codes)
             spread = np.zeros(padded * plan.first * 8, np.int8)
-            spread_queries(query_codes.first, tile_of(len(own)), spread)
+            spread_queries(query_codes.first, tile_of(len(own)), scan_bytes(isa), spread)
             bounds = np.zeros(panels * padded * PANEL_ROWS, np.int16)
             best = np.zeros((panels, padded, 8), np.float32)
             scan = scan_one if tile_of(len(own)) == 1 else scan_tiles

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from llmrec_fast.kernels.cpu.attention import attend
+from llmrec_fast.kernels.cpu.intrinsics import instruction_set
 from llmrec_fast.kernels.cpu.softmax import soften_tile, transpose_block
-from llmrec_fast.kernels.cpu.tiles import tile_set, tile_shape
+from llmrec_fast.kernels.cpu.tiles import tile_shape
 from llmrec_fast.kernels.jit import jit
 
 SETS = {"best": {}, "avx2": {"LLMREC_AVX2": "1"}, "portable": {"LLMREC_PORTABLE": "1"}}
@@ -29,7 +30,7 @@ def transpose(isa, source, at, stride, out, out_at, out_stride):  # type: ignore
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in SETS[request.param].items():
         monkeypatch.setenv(name, value)
-    return tile_set()
+    return instruction_set()
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -14,12 +14,11 @@ import pytest
 
 from llmrec_fast.kernels.codes import Codes
 from llmrec_fast.kernels.cpu.encode_rows import encode_rows
-from llmrec_fast.kernels.cpu.intrinsics import PORTABLE, InstructionSet, instruction_set
+from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set
 from llmrec_fast.kernels.cpu.scan_queries import QueryCodes
 from llmrec_fast.kernels.reference.bounded_search import decoded_stages, exact_scores, stage_bounds
 from tests.kernels.bounded_tools import plan_of, segment_of, violations
-
-SETS = [instruction_set()] if instruction_set() is PORTABLE else [instruction_set(), PORTABLE]
+from tests.kernels.instruction_sets import SETS
 
 
 def decaying(generator: np.random.Generator, rows: int, dim: int) -> np.ndarray:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from llmrec_fast.kernels import cpu, reference
 from llmrec_fast.kernels.codes import ScanCounts, ScanSegment, allowed_bits, panels_of
-from llmrec_fast.kernels.cpu.intrinsics import PORTABLE, InstructionSet, instruction_set
+from llmrec_fast.kernels.cpu.intrinsics import InstructionSet
 from llmrec_fast.kernels.cpu.product_search import product_search
 from tests.kernels.bounded_tools import plan_of, segment_of
+from tests.kernels.instruction_sets import SETS
 
-SETS = [instruction_set()] if instruction_set() is PORTABLE else [instruction_set(), PORTABLE]
 GENERATOR = np.random.default_rng(0)
 
 

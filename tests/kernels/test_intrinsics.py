@@ -9,69 +9,83 @@ import pytest
 
 from llmrec_fast.kernels.cpu import intrinsics as vector
 from llmrec_fast.kernels.cpu import row_vectors
-from llmrec_fast.kernels.cpu.intrinsics import AVX2, PORTABLE, InstructionSet, instruction_set
+from llmrec_fast.kernels.cpu.intrinsics import AVX2, PORTABLE, VNNI, InstructionSet, instruction_set
 from llmrec_fast.kernels.jit import jit
+from tests.kernels.instruction_sets import SETS
 
-SETS = [instruction_set()] if instruction_set() is PORTABLE else [instruction_set(), PORTABLE]
 GENERATOR = np.random.default_rng(0)
 
 
 @jit()
 def _integer_operations(isa: Any, unsigned: Any, signed: Any, shorts: Any, out: Any, sums: Any) -> None:
     """Everything the integer kernels use, into `out` as int32 lanes."""
-    ones = vector.splat_shorts16(np.int16(1))
-    pairs = vector.multiply_pairs_u8_s8(isa, vector.load_bytes32(unsigned, 0), vector.load_bytes32(signed, 0))
-    sums[0] = vector.sum_ints8(vector.multiply_pairs_s16(isa, pairs, ones))
+    packed, query = vector.load_bytes32(unsigned, 0), vector.load_bytes32(signed, 0)
+    start, zero = vector.zero_products(isa, packed), vector.zero_ints8()
+    low = vector.add_products(isa, start, vector.low_nibbles(packed), query)
+    sums[0] = vector.sum_ints8(vector.widen_products(isa, zero, low))
     wide = vector.widen_bytes16(vector.load_bytes16(signed, 16))
     sums[1] = vector.sum_ints8(vector.multiply_pairs_s16(isa, wide, vector.load_shorts16(shorts, 0)))
-    low = vector.multiply_pairs_u8_s8(
-        isa, vector.low_nibbles(vector.load_bytes32(unsigned, 0)), vector.load_bytes32(signed, 0)
-    )
-    high = vector.multiply_pairs_u8_s8(
-        isa, vector.high_nibbles(vector.load_bytes32(unsigned, 0)), vector.load_bytes32(signed, 0)
-    )
-    sums[2] = vector.sum_ints8(vector.multiply_pairs_s16(isa, vector.add_shorts16(low, high), ones))
-    vector.store_floats8(out, 0, vector.ints8_to_floats8(vector.multiply_pairs_s16(isa, pairs, ones)))
+    both = vector.add_products(isa, low, vector.high_nibbles(packed), query)
+    lanes = vector.widen_products(isa, vector.splat_ints8(np.int32(7)), both)
+    sums[2] = vector.sum_ints8(lanes)
+    vector.store_floats8(out, 0, vector.ints8_to_floats8(lanes))
 
 
 @pytest.mark.parametrize("isa", SETS, ids=str)
 @pytest.mark.parametrize("extreme", [False, True])
 def test_integer_products(isa: InstructionSet, extreme: bool) -> None:
     unsigned = GENERATOR.integers(0, 256, 32).astype(np.uint8)
-    signed = GENERATOR.integers(-128, 128, 32).astype(np.int8)
+    signed = GENERATOR.integers(-127, 128, 32).astype(np.int8)
     shorts = GENERATOR.integers(-4095, 4096, 16).astype(np.int16)
-    if extreme:  # 255 * 127 * 2 does not fit in int16: the instruction saturates, and so must its portable form
-        unsigned[:8], signed[:4], signed[4:8] = 255, 127, -128
+    if extreme:
+        unsigned[:8], signed[:4], signed[4:8] = 255, 127, -127
     out, sums = np.zeros(8, np.float32), np.zeros(3, np.int32)
     _integer_operations(isa, unsigned, signed, shorts, out, sums)
-    products = unsigned.astype(np.int64) * signed
-    pairs = np.clip(products.reshape(16, 2).sum(axis=1), -32768, 32767)
-    assert sums[0] == pairs.sum()
-    np.testing.assert_array_equal(out, pairs.reshape(8, 2).sum(axis=1))
+    assert sums[0] == ((unsigned & 15).astype(np.int64) * signed).sum()
     assert sums[1] == (signed[16:].astype(np.int64) * shorts).sum()
-    nibbles = (unsigned & 15).astype(np.int64) + (unsigned >> 4)
-    assert sums[2] == (nibbles * signed).sum()
+    products = ((unsigned & 15).astype(np.int64) + (unsigned >> 4)) * signed
+    np.testing.assert_array_equal(out, 7 + products.reshape(8, 4).sum(axis=1))
+    assert sums[2] == 8 * 7 + products.sum()
 
 
 @jit()
 def _chained_products(isa: Any, packed: Any, queries: Any, length: int) -> int:
-    """`length` additions of nibble products in int16 before they are widened."""
-    total = vector.zero_shorts16()
+    """`length` additions of nibble products before they are widened."""
+    low = vector.low_nibbles(vector.load_bytes32(packed, 0))
+    total = vector.zero_products(isa, low)
     for _ in range(length):
-        total = vector.add_shorts16(
-            total,
-            vector.multiply_pairs_u8_s8(
-                isa, vector.low_nibbles(vector.load_bytes32(packed, 0)), vector.load_bytes32(queries, 0)
-            ),
-        )
-    return vector.sum_ints8(vector.multiply_pairs_s16(isa, total, vector.splat_shorts16(np.int16(1))))
+        total = vector.add_products(isa, total, low, vector.load_bytes32(queries, 0))
+    return vector.sum_ints8(vector.widen_products(isa, vector.zero_ints8(), total))
 
 
 @pytest.mark.parametrize("isa", SETS, ids=str)
-def test_eight_products_of_nibbles_fit_in_int16_and_nine_do_not(isa: InstructionSet) -> None:
-    packed, queries = np.full(32, 15, np.uint8), np.full(32, 127, np.int8)
-    assert _chained_products(isa, packed, queries, 8) == 8 * 32 * 15 * 127
-    assert _chained_products(isa, packed, queries, 9) != 9 * 32 * 15 * 127
+@pytest.mark.parametrize("sign", [1, -1])
+def test_eight_products_of_nibbles_have_room_and_nine_do_not(isa: InstructionSet, sign: int) -> None:
+    packed, queries = np.full(32, 15, np.uint8), np.full(32, sign * 127, np.int8)
+    assert _chained_products(isa, packed, queries, 8) == sign * 8 * 32 * 15 * 127
+    # int32, where an instruction adds to it, has room for more than the kernels rely on
+    assert (_chained_products(isa, packed, queries, 9) == sign * 9 * 32 * 15 * 127) == (isa is VNNI)
+
+
+@jit()
+def _scan_operations(isa: Any, packed: Any, signed: Any, out: Any) -> int:
+    """Products as the scan makes them, into 8 lanes."""
+    codes, query = vector.load_scan_bytes(isa, packed, 0), vector.load_scan_bytes(isa, signed, 0)
+    sums = vector.add_products(isa, vector.zero_products(isa, codes), vector.low_nibbles(codes), query)
+    sums = vector.add_products(isa, sums, vector.high_nibbles(codes), vector.load_scan_bytes(isa, signed, 64))
+    lanes = vector.widen_products(isa, vector.splat_ints8(np.int32(-3)), sums)
+    vector.store_floats8(out, 0, vector.ints8_to_floats8(lanes))
+    return vector.scan_width(isa)
+
+
+@pytest.mark.parametrize("isa", SETS, ids=str)
+def test_scan_products(isa: InstructionSet) -> None:
+    packed = GENERATOR.integers(0, 256, 64).astype(np.uint8)
+    signed = GENERATOR.integers(-127, 128, 128).astype(np.int8)
+    out, width = np.zeros(8, np.float32), vector.scan_bytes(isa)
+    assert _scan_operations(isa, packed, signed, out) == width
+    products = (packed & 15).astype(np.int64) * signed[:64] + (packed >> 4).astype(np.int64) * signed[64:]
+    np.testing.assert_array_equal(out, products[:width].reshape(-1, 8, 4).sum(axis=(0, 2)) - 3)
 
 
 @jit()
@@ -126,6 +140,8 @@ def test_the_switch_chooses_the_portable_set(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LLMREC_PORTABLE", "1")
     assert instruction_set() is PORTABLE
     monkeypatch.setenv("LLMREC_PORTABLE", "0")
+    assert instruction_set() is SETS[0]
+    monkeypatch.setenv("LLMREC_AVX2", "1")
     assert instruction_set() is (AVX2 if vector._host_has_avx2() else PORTABLE)
 
 

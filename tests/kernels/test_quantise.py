@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llmrec_fast.kernels.cpu.intrinsics import instruction_set
 from llmrec_fast.kernels.cpu.quantise import quantise_row
-from llmrec_fast.kernels.cpu.tiles import tile_set, tile_shape
+from llmrec_fast.kernels.cpu.tiles import tile_shape
 from llmrec_fast.kernels.jit import jit
 from tests.kernels.test_attention import SETS
 
@@ -22,7 +23,7 @@ def quantise(isa, source, at, count, out, out_at, scales, zeros, row):  # type: 
 def test_bytes_are_within_half_a_step(monkeypatch: pytest.MonkeyPatch, chosen: str, count: int, kind: str) -> None:
     for name, value in SETS[chosen].items():
         monkeypatch.setenv(name, value)
-    isa = tile_set()
+    isa = instruction_set()
     lanes = tile_shape(isa).lanes
     rng = np.random.default_rng(count)
     source = np.full(3 + count + lanes, np.nan, np.float32)

@@ -17,7 +17,7 @@ from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanCounts, ScanPlan, S
 from llmrec_fast.kernels.cpu.admission import admission
 from llmrec_fast.kernels.cpu.exact_scores import merge_heaps, score_every_row, sort_heaps
 from llmrec_fast.kernels.cpu.finer_bounds import SCORE_ALL, SEARCHABLE
-from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set
+from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set, scan_bytes
 from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import QueryCodes, prepare_queries
 from llmrec_fast.kernels.cpu.scratch import Scratch, borrowed_scratch
@@ -147,7 +147,7 @@ class _GroupSearch:
             self._codes = prepare_queries(queries, plan, self._padded)
             self._wide = self._codes.wide
             self._spread = scratch.take("spread", (self._padded * plan.first * 8,), np.int8)
-            spread_queries(self._codes.first, self._tile, self._spread)
+            spread_queries(self._codes.first, self._tile, scan_bytes(isa), self._spread)
 
     def visit(self, segment: ScanSegment, bounds_bytes: int) -> None:
         """Offer the rows of a segment to the heaps."""

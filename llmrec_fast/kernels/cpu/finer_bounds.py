@@ -15,7 +15,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Float64Array
 from llmrec_fast.kernels.cpu.intrinsics import (
     add_ints8,
-    add_shorts16,
+    add_products,
     high_nibbles,
     ints8_to_floats8,
     load_bytes16,
@@ -25,13 +25,13 @@ from llmrec_fast.kernels.cpu.intrinsics import (
     multiply_add_floats8,
     multiply_floats8,
     multiply_pairs_s16,
-    multiply_pairs_u8_s8,
     splat_floats8,
     splat_ints8,
-    splat_shorts16,
     sum_ints8,
     widen_bytes16,
+    widen_products,
     zero_ints8,
+    zero_products,
 )
 from llmrec_fast.kernels.cpu.row_vectors import load_columns4, load_short_floats8, sums_of_ints8
 from llmrec_fast.kernels.jit import jit
@@ -43,13 +43,11 @@ _MARGIN = np.float64(1 + 2.0**-20)
 
 
 @jit(inline=True)
-def _second_products(isa: Any, total: Any, codes: np.ndarray, at: int, low: Any, high: Any, ones: Any) -> Any:
+def _second_products(isa: Any, total: Any, codes: np.ndarray, at: int, low: Any, high: Any) -> Any:
     """total + products of 64 of a row's second codes with a query's int8 codes, in eight partial sums."""
     packed = load_bytes32(codes, at)
-    part = add_shorts16(
-        multiply_pairs_u8_s8(isa, low_nibbles(packed), low), multiply_pairs_u8_s8(isa, high_nibbles(packed), high)
-    )
-    return add_ints8(total, multiply_pairs_s16(isa, part, ones))
+    part = add_products(isa, zero_products(isa, packed), low_nibbles(packed), low)
+    return widen_products(isa, total, add_products(isa, part, high_nibbles(packed), high))
 
 
 @jit(inline=True)
@@ -75,19 +73,19 @@ def second_bounds(
     r2, r3 = np.int64(rows[at + 2]) * stride, np.int64(rows[at + 3]) * stride
     r4, r5 = np.int64(rows[at + 4]) * stride, np.int64(rows[at + 5]) * stride
     r6, r7 = np.int64(rows[at + 6]) * stride, np.int64(rows[at + 7]) * stride
-    ones, zero = splat_shorts16(np.int16(1)), zero_ints8()
+    zero = zero_ints8()
     t0, t1, t2, t3, t4, t5, t6, t7 = zero, zero, zero, zero, zero, zero, zero, zero
     for c in range(0, second, 64):
         low, high = load_bytes32(queries, query * second + c), load_bytes32(queries, query * second + c + 32)
         place = c >> 1
-        t0 = _second_products(isa, t0, codes, r0 + place, low, high, ones)
-        t1 = _second_products(isa, t1, codes, r1 + place, low, high, ones)
-        t2 = _second_products(isa, t2, codes, r2 + place, low, high, ones)
-        t3 = _second_products(isa, t3, codes, r3 + place, low, high, ones)
-        t4 = _second_products(isa, t4, codes, r4 + place, low, high, ones)
-        t5 = _second_products(isa, t5, codes, r5 + place, low, high, ones)
-        t6 = _second_products(isa, t6, codes, r6 + place, low, high, ones)
-        t7 = _second_products(isa, t7, codes, r7 + place, low, high, ones)
+        t0 = _second_products(isa, t0, codes, r0 + place, low, high)
+        t1 = _second_products(isa, t1, codes, r1 + place, low, high)
+        t2 = _second_products(isa, t2, codes, r2 + place, low, high)
+        t3 = _second_products(isa, t3, codes, r3 + place, low, high)
+        t4 = _second_products(isa, t4, codes, r4 + place, low, high)
+        t5 = _second_products(isa, t5, codes, r5 + place, low, high)
+        t6 = _second_products(isa, t6, codes, r6 + place, low, high)
+        t7 = _second_products(isa, t7, codes, r7 + place, low, high)
     products = add_ints8(sums_of_ints8(t0, t1, t2, t3, t4, t5, t6, t7), splat_ints8(offset))
     steps, rounding, rest, tails = load_columns4(terms, rows, at, stride, second // 2)
     inner = multiply_add_floats8(

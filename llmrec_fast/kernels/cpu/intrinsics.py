@@ -1,9 +1,10 @@
-"""The vector instructions of the bounded scan, each in two forms that compute the same bits.
+"""The vector instructions of the bounded scan, each in forms that compute the same bits.
 
 Kernels take an instruction set as their first argument; Numba compiles a kernel once for each set, because the sets have
-different types, so both live side by side in one process and in one disk cache. `AVX2` calls the processor's
-instruction where LLVM would not find it by itself; `PORTABLE` spells it in generic vector operations that LLVM lowers for any
-processor (SSE, NEON, SVE). Most operations here are generic already and serve both sets.
+different types, so all live side by side in one process and in one disk cache. `AVX2` calls the processor's
+instruction where LLVM would not find it by itself; `VNNI` (x86 with AVX-512) is `AVX2` with products of bytes that one
+instruction adds to int32, 64 at a time in the scan; `PORTABLE` spells everything in generic vector operations that LLVM lowers
+for any processor (SSE, NEON, SVE). Most operations here are generic already and serve all sets.
 
 This file holds no algorithm. Offsets of loads and stores count bytes, and nothing checks them.
 """
@@ -26,10 +27,11 @@ _F32, _F64 = ir.FloatType(), ir.DoubleType()
 
 # A marker that kernels are compiled for. Only its type counts: Numba tells NumPy scalars apart in half a microsecond,
 # while a class of our own would cost 20 in every call.
-InstructionSet: TypeAlias = np.uint8 | np.uint16
+InstructionSet: TypeAlias = np.uint8 | np.uint16 | np.uint32
 AVX2: InstructionSet = np.uint8(1)
 PORTABLE: InstructionSet = np.uint16(0)
-_NAMES = {types.uint8: "avx2", types.uint16: "portable"}
+VNNI: InstructionSet = np.uint32(2)
+_NAMES = {types.uint8: "avx2", types.uint16: "portable", types.uint32: "vnni"}
 
 
 @cache
@@ -38,11 +40,20 @@ def _host_has_avx2() -> bool:
     return bool(features.get("avx2") and features.get("fma"))
 
 
+@cache
+def _host_has_vnni() -> bool:
+    features = binding.get_host_cpu_features()
+    return all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni"))
+
+
 def instruction_set() -> InstructionSet:
-    """The set that this processor runs best; `PORTABLE` when the environment variable LLMREC_PORTABLE is 1."""
+    """The set that this processor runs best.
+
+    `PORTABLE` when the environment variable LLMREC_PORTABLE is 1, nothing above `AVX2` when LLMREC_AVX2 is.
+    """
     if os.environ.get("LLMREC_PORTABLE") == "1" or not _host_has_avx2():
         return PORTABLE
-    return AVX2
+    return VNNI if _host_has_vnni() and os.environ.get("LLMREC_AVX2") != "1" else AVX2
 
 
 class _Vector(types.Type):
@@ -59,9 +70,11 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, vector, vector.backend)
 
 
+bytes64 = _Vector("bytes64", _I8, 64)
 bytes32 = _Vector("bytes32", _I8, 32)
 bytes16 = _Vector("bytes16", _I8, 16)
 shorts16 = _Vector("shorts16", _I16, 16)
+ints16 = _Vector("ints16", _I32, 16)
 ints8 = _Vector("ints8", _I32, 8)
 floats8 = _Vector("floats8", _F32, 8)
 doubles8 = _Vector("doubles8", _F64, 8)
@@ -149,13 +162,16 @@ def _binary(vector: _Vector, operation: str) -> Any:
 
 
 def _by_set(result: _Vector, operands: int, operand: _Vector, forms: dict[str, Callable[[Any, list[Any]], Any]]) -> Any:
-    """An operation whose first argument, the instruction set, chooses one of `forms` at compile time."""
+    """An operation whose first argument, the instruction set, chooses one of `forms` at compile time.
+
+    `VNNI` takes the form of `AVX2` where it has none of its own.
+    """
 
     def signature_of(isa: Any) -> Any:
         return result(isa, *[operand] * operands)
 
     def generator(isa: Any) -> Any:
-        form = forms[_NAMES[isa]]
+        form = forms.get(_NAMES[isa], forms["avx2"])
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             return form(builder, list(values[1:]))
@@ -179,13 +195,13 @@ def _by_set(result: _Vector, operands: int, operand: _Vector, forms: dict[str, C
 
 load_bytes32, load_bytes16, load_shorts16 = _loader(bytes32), _loader(bytes16), _loader(shorts16)
 load_floats8, store_floats8 = _loader(floats8), _storer(floats8)
-zero_ints8, zero_shorts16, zero_doubles8 = _zero(ints8), _zero(shorts16), _zero(doubles8)
+zero_ints8, zero_doubles8 = _zero(ints8), _zero(doubles8)
 splat_shorts16, splat_ints8, splat_floats8 = (
     _splat(shorts16, types.int16),
     _splat(ints8, types.int32),
     _splat(floats8, types.float32),
 )
-add_shorts16, add_ints8 = _binary(shorts16, "add"), _binary(ints8, "add")
+add_ints8 = _binary(ints8, "add")
 multiply_floats8 = _binary(floats8, "fmul")
 add_doubles8, subtract_doubles8, multiply_doubles8 = (
     _binary(doubles8, operation) for operation in ("fadd", "fsub", "fmul")
@@ -221,17 +237,95 @@ def _portable_s16_s16(builder: Any, values: list[Any]) -> Any:
     return builder.add(*_even_odd(builder, product))
 
 
-# 32 products of an unsigned and a signed byte, neighbours added with saturation. Exact while |sum| <= 32767.
-multiply_pairs_u8_s8 = _by_set(
-    shorts16,
-    2,
-    bytes32,
-    {"avx2": _pairs_by_name("llvm.x86.avx2.pmadd.ub.sw", shorts16), "portable": _portable_u8_s8},
-)
 # 16 products of int16, neighbours added in int32.
 multiply_pairs_s16 = _by_set(
     ints8, 2, shorts16, {"avx2": _pairs_by_name("llvm.x86.avx2.pmadd.wd", ints8), "portable": _portable_s16_s16}
 )
+
+
+def scan_bytes(isa: InstructionSet) -> int:
+    """How many bytes of codes the scan multiplies at once."""
+    return 64 if isa == VNNI else 32
+
+
+@intrinsic
+def scan_width(typing_context: Any, isa: Any) -> Any:
+    """`scan_bytes` inside kernels."""
+    width = 64 if _NAMES[isa] == "vnni" else 32
+    return types.intp(isa), lambda context, builder, signature, values: context.get_constant(types.intp, width)
+
+
+@intrinsic
+def load_scan_bytes(typing_context: Any, isa: Any, array: Any, offset: Any) -> Any:
+    """`scan_bytes` bytes."""
+    vector = bytes64 if _NAMES[isa] == "vnni" else bytes32
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(
+            pointer_at(context, builder, signature.args[1], values[1], values[2], vector.backend), align=1
+        )
+
+    return vector(isa, array, types.intp), generate
+
+
+def _sums_of(isa: Any, operand: Any) -> _Vector:
+    """In what sums of products of bytes are kept: int32 where an instruction adds to it, else pairs in int16."""
+    if operand is bytes64:
+        return ints16
+    return ints8 if _NAMES[isa] == "vnni" else shorts16
+
+
+@intrinsic
+def zero_products(typing_context: Any, isa: Any, operand: Any) -> Any:
+    """Where `add_products` of vectors like `operand` begins."""
+    vector = _sums_of(isa, operand)
+    return vector(isa, operand), lambda context, builder, signature, values: ir.Constant(vector.backend, None)
+
+
+@intrinsic
+def add_products(typing_context: Any, isa: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
+    """sums + 32 or 64 products of an unsigned and a signed byte, for `widen_products`.
+
+    Exact while the sum of the pairs that share an int16 stays within it: 8 times for nibbles, 8 * 2 * 15 * 127 = 30,480.
+    """
+    vector = _sums_of(isa, unsigned)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        total, left, right = values[1:]
+        if vector is not shorts16:
+            operands = [total, *(builder.bitcast(value, vector.backend) for value in (left, right))]
+            name = f"llvm.x86.avx512.vpdpbusd.{32 * vector.backend.count}"
+            return call_by_name(builder, name, vector.backend, operands)
+        if _NAMES[isa] == "avx2":
+            pairs = call_by_name(builder, "llvm.x86.avx2.pmadd.ub.sw", shorts16.backend, [left, right])
+        else:
+            pairs = _portable_u8_s8(builder, [left, right])
+        return builder.add(total, pairs)
+
+    return vector(isa, vector, unsigned, unsigned), generate
+
+
+@intrinsic
+def widen_products(typing_context: Any, isa: Any, total: Any, sums: Any) -> Any:
+    """total (8 int32) + sums, each of which is four neighbouring products or a multiple of them; 64 bytes share 8 lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        wide = values[2]
+        if sums is ints16:
+            undefined, lanes = ir.Constant(ints16.backend, ir.Undefined), ir.VectorType(_I32, 8)
+            halves = [ir.Constant(lanes, list(range(start, start + 8))) for start in (0, 8)]
+            wide = builder.add(*(builder.shuffle_vector(wide, undefined, half) for half in halves))
+        elif sums is shorts16:
+            ones = ir.Constant(shorts16.backend, [1] * 16)
+            if _NAMES[isa] == "avx2":
+                wide = call_by_name(builder, "llvm.x86.avx2.pmadd.wd", ints8.backend, [wide, ones])
+            else:
+                wide = _portable_s16_s16(builder, [wide, ones])
+        return builder.add(values[1], wide)
+
+    return ints8(isa, ints8, sums), generate
+
+
 # LLVM turns store(select(a > old, a, old)) into a masked store, which is microcoded on some processors: name the maximum.
 maximum_floats8 = _by_set(
     floats8,
@@ -257,7 +351,7 @@ multiply_add_floats8 = _by_set(
 @intrinsic
 def store_bounds8(typing_context: Any, isa: Any, array: Any, offset: Any, value: Any) -> Any:
     """Store 8 floats as int16, truncated towards zero and saturated: 32767 stands for "at least 32767"."""
-    by_name = _NAMES[isa] == "avx2"
+    by_name = _NAMES[isa] != "portable"
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         top = ir.Constant(floats8.backend, [32767.0] * 8)
@@ -283,20 +377,22 @@ def low_nibbles(typing_context: Any, packed: Any) -> Any:
     """The low four bits of each byte."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.and_(values[0], ir.Constant(bytes32.backend, [15] * 32))
+        return builder.and_(values[0], ir.Constant(packed.backend, [15] * packed.backend.count))
 
-    return bytes32(bytes32), generate
+    return packed(packed), generate
 
 
 @intrinsic
 def high_nibbles(typing_context: Any, packed: Any) -> Any:
     """The high four bits of each byte."""
+    count = packed.backend.count
+    shorts = ir.VectorType(_I16, count // 2)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        shifted = builder.lshr(builder.bitcast(values[0], shorts16.backend), ir.Constant(shorts16.backend, [4] * 16))
-        return builder.and_(builder.bitcast(shifted, bytes32.backend), ir.Constant(bytes32.backend, [15] * 32))
+        shifted = builder.lshr(builder.bitcast(values[0], shorts), ir.Constant(shorts, [4] * (count // 2)))
+        return builder.and_(builder.bitcast(shifted, packed.backend), ir.Constant(packed.backend, [15] * count))
 
-    return bytes32(bytes32), generate
+    return packed(packed), generate
 
 
 @intrinsic

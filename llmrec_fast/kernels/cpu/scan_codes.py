@@ -15,27 +15,25 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.kernels.cpu.intrinsics import (
-    add_ints8,
-    add_shorts16,
+    add_products,
     high_nibbles,
     ints8_to_floats8,
     load_bfloats8,
-    load_bytes32,
     load_floats8,
+    load_scan_bytes,
     load_splat_floats8,
     low_nibbles,
     maximum_floats8,
     multiply_add_floats8,
-    multiply_pairs_s16,
-    multiply_pairs_u8_s8,
     penalty_floats8,
     prefetch,
+    scan_width,
     splat_floats8,
     splat_ints8,
-    splat_shorts16,
     store_bounds8,
     store_floats8,
-    zero_shorts16,
+    widen_products,
+    zero_products,
 )
 from llmrec_fast.kernels.jit import jit
 
@@ -49,29 +47,31 @@ def tile_of(queries: int) -> int:
 
 
 @jit()
-def spread_queries(codes: np.ndarray, tile: int, spread: np.ndarray) -> None:
-    """Query codes (q, first) in the order in which the scan reads them.
+def spread_queries(codes: np.ndarray, tile: int, width: int, spread: np.ndarray) -> None:
+    """Query codes (q, first) in the order in which the scan reads them, `width` bytes at a time.
 
-    A block holds 4 bytes of each of 8 rows, so 4 columns of a query are repeated 8 times; low nibbles of a tile's
+    32 bytes of a block hold 4 bytes of each of 8 rows, so 4 columns of a query are repeated 8 times; low nibbles of a tile's
     queries, then high.
     """
     queries, first = codes.shape
+    together = width >> 5
     at = 0
     for top in range(0, queries, tile):
-        for group in range(first >> 3):
+        for group in range(0, first >> 3, together):
             for nibble in range(2):
                 for j in range(top, top + tile):
-                    for _lane in range(8):
-                        for c in range(4):
-                            spread[at] = codes[j, 8 * group + 4 * nibble + c]
-                            at += 1
+                    for member in range(group, group + together):
+                        for _lane in range(8):
+                            for c in range(4):
+                                spread[at] = codes[j, 8 * member + 4 * nibble + c]
+                                at += 1
 
 
 @jit(inline=True)
-def _pairs(isa: Any, total: Any, packed: Any, spread: np.ndarray, at: int, tile_bytes: int) -> Any:
-    """total + products of 8 rows' 8 columns with one query's. 8 of these stay within int16: 8 * 2 * 15 * 127 = 30,480."""
-    total = add_shorts16(total, multiply_pairs_u8_s8(isa, low_nibbles(packed), load_bytes32(spread, at)))
-    return add_shorts16(total, multiply_pairs_u8_s8(isa, high_nibbles(packed), load_bytes32(spread, at + tile_bytes)))
+def _pairs(isa: Any, total: Any, low: Any, high: Any, spread: np.ndarray, at: int, tile_bytes: int) -> Any:
+    """total + products of 8 rows' codes with one query's: two of the eight that `add_products` has room for."""
+    total = add_products(isa, total, low, load_scan_bytes(isa, spread, at))
+    return add_products(isa, total, high, load_scan_bytes(isa, spread, at + tile_bytes))
 
 
 @jit(inline=True)
@@ -119,8 +119,7 @@ def scan_one(
     best: Float32Array,
 ) -> None:
     """`scan_tiles` for a single query, whose codes stay in the nearest cache."""
-    groups = (stride - 64) >> 5
-    ones = splat_shorts16(np.int16(1))
+    groups, width = (stride - 64) >> 5, scan_width(isa)
     least = splat_floats8(np.float32(-np.inf))
     start = splat_ints8(offsets[0, 0])
     for panel in range(first_panel, stop_panel):
@@ -133,14 +132,13 @@ def scan_one(
             total = start
             at = 0
             for group in range(base, base + groups * 32, 128):
+                part = zero_products(isa, load_scan_bytes(isa, codes, group))
                 # four groups of 8 columns: as many products as int16 holds
-                part = zero_shorts16()
-                part = _pairs(isa, part, load_bytes32(codes, group), spread, at, 32)
-                part = _pairs(isa, part, load_bytes32(codes, group + 32), spread, at + 64, 32)
-                part = _pairs(isa, part, load_bytes32(codes, group + 64), spread, at + 128, 32)
-                part = _pairs(isa, part, load_bytes32(codes, group + 96), spread, at + 192, 32)
-                total = add_ints8(total, multiply_pairs_s16(isa, part, ones))
-                at += 256
+                for step_at in range(group, group + 128, width):
+                    packed = load_scan_bytes(isa, codes, step_at)
+                    part = _pairs(isa, part, low_nibbles(packed), high_nibbles(packed), spread, at, width)
+                    at += 2 * width
+                total = widen_products(isa, total, part)
             terms = base + groups * 32
             _bounds_of_block(
                 isa,
@@ -185,9 +183,8 @@ def scan_tiles(
     bounds : int16, 512 a panel and query; unit as in `QueryCodes.numbers`. 32767 stands for any larger bound.
     best : (panels, queries, 8) float32, the best estimate of each lane of a panel: of rows r with equal r % 8.
     """
-    groups = (stride - 64) >> 5
+    groups, width = (stride - 64) >> 5, scan_width(isa)
     queries = len(weights)
-    ones = splat_shorts16(np.int16(1))
     least = splat_floats8(np.float32(-np.inf))
     for panel in range(first_panel, stop_panel):
         place = (panel - origin) * queries
@@ -206,32 +203,18 @@ def scan_tiles(
                 total0, total1 = splat_ints8(offsets[0, j]), splat_ints8(offsets[0, j + 1])
                 total2, total3 = splat_ints8(offsets[0, j + 2]), splat_ints8(offsets[0, j + 3])
                 for group in range(base, base + groups * 32, 128):
-                    part0, part1, part2, part3 = zero_shorts16(), zero_shorts16(), zero_shorts16(), zero_shorts16()
-                    packed = load_bytes32(codes, group)
-                    part0 = _pairs(isa, part0, packed, spread, at, 128)
-                    part1 = _pairs(isa, part1, packed, spread, at + 32, 128)
-                    part2 = _pairs(isa, part2, packed, spread, at + 64, 128)
-                    part3 = _pairs(isa, part3, packed, spread, at + 96, 128)
-                    packed = load_bytes32(codes, group + 32)
-                    part0 = _pairs(isa, part0, packed, spread, at + 256, 128)
-                    part1 = _pairs(isa, part1, packed, spread, at + 288, 128)
-                    part2 = _pairs(isa, part2, packed, spread, at + 320, 128)
-                    part3 = _pairs(isa, part3, packed, spread, at + 352, 128)
-                    packed = load_bytes32(codes, group + 64)
-                    part0 = _pairs(isa, part0, packed, spread, at + 512, 128)
-                    part1 = _pairs(isa, part1, packed, spread, at + 544, 128)
-                    part2 = _pairs(isa, part2, packed, spread, at + 576, 128)
-                    part3 = _pairs(isa, part3, packed, spread, at + 608, 128)
-                    packed = load_bytes32(codes, group + 96)
-                    part0 = _pairs(isa, part0, packed, spread, at + 768, 128)
-                    part1 = _pairs(isa, part1, packed, spread, at + 800, 128)
-                    part2 = _pairs(isa, part2, packed, spread, at + 832, 128)
-                    part3 = _pairs(isa, part3, packed, spread, at + 864, 128)
-                    total0 = add_ints8(total0, multiply_pairs_s16(isa, part0, ones))
-                    total1 = add_ints8(total1, multiply_pairs_s16(isa, part1, ones))
-                    total2 = add_ints8(total2, multiply_pairs_s16(isa, part2, ones))
-                    total3 = add_ints8(total3, multiply_pairs_s16(isa, part3, ones))
-                    at += 1024
+                    start = zero_products(isa, load_scan_bytes(isa, codes, group))
+                    part0, part1, part2, part3 = start, start, start, start
+                    for step_at in range(group, group + 128, width):
+                        packed = load_scan_bytes(isa, codes, step_at)
+                        low, high = low_nibbles(packed), high_nibbles(packed)
+                        part0 = _pairs(isa, part0, low, high, spread, at, 4 * width)
+                        part1 = _pairs(isa, part1, low, high, spread, at + width, 4 * width)
+                        part2 = _pairs(isa, part2, low, high, spread, at + 2 * width, 4 * width)
+                        part3 = _pairs(isa, part3, low, high, spread, at + 3 * width, 4 * width)
+                        at += 8 * width
+                    total0, total1 = widen_products(isa, total0, part0), widen_products(isa, total1, part1)
+                    total2, total3 = widen_products(isa, total2, part2), widen_products(isa, total3, part3)
                 target, lead = (place + j) * 1024 + (block & 63) * 16, (place + j) * 32
                 _bounds_of_block(
                     isa, total0, step, rounding, tail, bias, penalty, weights, j, bounds, target, best, lead

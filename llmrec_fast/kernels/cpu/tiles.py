@@ -9,20 +9,16 @@ This file holds no algorithm. Offsets count elements, and nothing checks them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set
+from llmrec_fast.kernels.cpu.intrinsics import InstructionSet
 
-VNNI: np.uint32 = np.uint32(2)
 _I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 
 
@@ -52,15 +48,7 @@ _SHAPES = {
 }
 
 
-def tile_set() -> InstructionSet | np.uint32:
-    """The set that this processor multiplies best with: `VNNI`, or what `instruction_set` says."""
-    chosen = instruction_set()
-    if chosen.dtype != np.uint8 or os.environ.get("LLMREC_AVX2") == "1":
-        return chosen
-    return VNNI if _host_has_vnni() else chosen
-
-
-def tile_shape(chosen: InstructionSet | np.uint32) -> TileShape:
+def tile_shape(chosen: InstructionSet) -> TileShape:
     """The `TileShape` of an instruction set."""
     return _SHAPES[getattr(types, chosen.dtype.name)]
 
@@ -68,12 +56,6 @@ def tile_shape(chosen: InstructionSet | np.uint32) -> TileShape:
 def shape_of(isa: Any) -> TileShape:
     """The `TileShape` of a marker's Numba type, for what emits code."""
     return _SHAPES[isa]
-
-
-@cache
-def _host_has_vnni() -> bool:
-    features = binding.get_host_cpu_features()
-    return all(features.get(name) for name in ("avx512f", "avx512bw", "avx512vl", "avx512vnni"))
 
 
 def _constant_of(field: str) -> Any:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.kernels.cpu.attention import attend
+from llmrec_fast.kernels.cpu.intrinsics import instruction_set
 from llmrec_fast.kernels.cpu.quantise import quantise_row
 from llmrec_fast.kernels.cpu.scratch import Scratch
 from llmrec_fast.kernels.cpu.tiles import (
@@ -32,7 +33,6 @@ from llmrec_fast.kernels.cpu.tiles import (
     power_of_two,
     ratio,
     tile_rows,
-    tile_set,
     tile_shape,
 )
 from llmrec_fast.kernels.jit import jit
@@ -120,7 +120,7 @@ def encode_packed(
     ----------
     ids, positions : (tokens,) int32, text after text: rows of the word and of the position table. Nothing checks them.
     lengths : (texts,) tokens of each text; they sum to `tokens`.
-    embedding, layers : the parameters, packed for `tile_set()`.
+    embedding, layers : the parameters, packed for `instruction_set()`.
     heads : of the attention.
     activation : one of `ACTIVATIONS`.
     epsilon : of the layer norms.
@@ -132,7 +132,7 @@ def encode_packed(
     -------
     (tokens, hidden) float32, valid until `scratch` is used again.
     """
-    isa = tile_set()
+    isa = instruction_set()
     shape = tile_shape(isa)
     tokens, hidden = len(ids), embedding.words.shape[1]
     # the last tile of rows, and the last block of keys, reach beyond the last text
