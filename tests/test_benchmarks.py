@@ -259,6 +259,11 @@ class TestSuites:
             main(["no-such-suite"])
         assert "invalid choice" in capsys.readouterr().err
 
+    def test_unknown_peers_are_named_before_anything_runs(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["retrieval", "--peers", "numpy,sklearn"])
+        assert "sklearn: not among faiss, torch, numpy" in capsys.readouterr().err
+
     def test_who_is_hopelessly_slow_is_not_asked_and_named(self) -> None:
         engines = [SimpleNamespace(name=name) for name in ("llmrec_fast", "torch", "usearch")]
         chosen, notes = grid._worth_asking(engines, {"llmrec_fast": 0.1, "torch": 0.005, "usearch": 0.5}, 256)

@@ -7,6 +7,7 @@ and the threads. `--scale` runs the out-of-core part alone.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.harness import Effort
@@ -15,6 +16,7 @@ from benchmarks.report import Report
 from benchmarks.retrieval import data, engines, exclusions, figures, first, footprint, grid, scale, stress
 from benchmarks.threads import Neutral, use_threads
 
+KINDS = ("real", "noise")
 PARTS = ("grid", "exclusions", "footprint", "first", "threads")
 QUERIES, K = (1, 4, 16, 64, 256, 1024), (10, 100)
 REAL_SHAPES = (
@@ -27,13 +29,15 @@ QUICK_SHAPES, QUICK_QUERIES, QUICK_K = ((20_000, 128),), (1, 16), (10,)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("retrieval")
-    group.add_argument("--data", type=_words, default=("real", "noise"), help="real,noise (default: both)")
+    group.add_argument("--data", type=_words_of(KINDS), default=KINDS, help="real,noise (default: both)")
     group.add_argument("--rows", type=_numbers, help="row counts, such as 100000,480000")
     group.add_argument("--dimensions", type=_numbers, help="dimensions; with --rows: every combination of the two")
     group.add_argument("--queries", type=_numbers, help=f"queries a call (default: {QUERIES})")
     group.add_argument("--k", type=_numbers, help=f"results a query (default: {K})")
-    group.add_argument("--peers", type=_words, default=engines.PEERS, help=f"default: {','.join(engines.PEERS)}")
-    group.add_argument("--parts", type=_words, default=PARTS, help=f"default: {','.join(PARTS)}")
+    group.add_argument(
+        "--peers", type=_words_of(engines.PEERS), default=engines.PEERS, help=f"default: {','.join(engines.PEERS)}"
+    )
+    group.add_argument("--parts", type=_words_of(PARTS), default=PARTS, help=f"default: {','.join(PARTS)}")
     group.add_argument(
         "--vectors", type=Path, help=f"real vectors, float16 or float32 .npy (or ${data.VECTORS_VARIABLE})"
     )
@@ -116,5 +120,11 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word.replace("_", "")) for word in text.split(","))
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+def _words_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def words(text: str) -> tuple[str, ...]:
+        found = tuple(text.split(","))
+        if unknown := [word for word in found if word not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(known)}")
+        return found
+
+    return words

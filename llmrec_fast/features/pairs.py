@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from llmrec_fast.errors import CorruptFile
 from llmrec_fast.features.collaborative import fit_ease, fit_svd
 from llmrec_fast.features.pair_sums import (
     dot_products,
@@ -97,6 +98,15 @@ class PairFeatures:
     arrays: Mapping[str, Any]
     vectors: tuple[str, ...]
     names: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raises `CorruptFile` if another version of this package named the columns, so that they mean something else."""
+        expected = _names(self.vectors)
+        if self.names != expected:
+            differing = sorted(set(self.names) ^ set(expected)) or "their order"
+            raise CorruptFile(
+                f"pair features of another version of llmrec_fast, which differ in {differing}; fit the reranker again"
+            )
 
     @classmethod
     def fit(

@@ -135,12 +135,13 @@ class Reranker:
 
         Raises
         ------
-        CorruptFile : what is there is no scorer.
+        CorruptFile : what is there is no scorer, or one of other pair features than this version makes.
         MissingDependency : LightGBM is not installed, which trees need.
         """
         names = tuple(header["names"])
         made = {name.removeprefix(_PAIRS): array for name, array in arrays.items() if name.startswith(_PAIRS)}
         pairs = PairFeatures(made, tuple(header["vectors"]), names)
+        pairs.check()
         scorer: TreeRanker | NeuralRanker
         if header["trees"] is not None:
             scorer = TreeRanker.from_text(header["trees"], names)

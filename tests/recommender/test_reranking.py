@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from llmrec_fast import Recommender
-from llmrec_fast.errors import InvalidInput
+from llmrec_fast.errors import CorruptFile, InvalidInput
+from llmrec_fast.features import pairs
 from llmrec_fast.ranking.neural import NeuralSettings
 from llmrec_fast.ranking.trees import TreeSettings
 from llmrec_fast.recommender import RerankerSettings
@@ -84,6 +85,14 @@ def test_a_saved_one_answers_alike_after_changes(kind, tmp_path):
     assert "i3" not in before.items
     item = before.items[0, 0]
     assert loaded.explain(users[0], item).reranking == pytest.approx(recommender.explain(users[0], item).reranking)
+
+
+def test_one_of_other_pair_features_is_refused(kind, tmp_path, monkeypatch):
+    make(kind).save(tmp_path / "saved")
+    names = pairs._names
+    monkeypatch.setattr(pairs, "_names", lambda vectors: (*names(vectors), "phase of the moon"))
+    with pytest.raises(CorruptFile, match=r"differ in \['phase of the moon'\]; fit the reranker again"):
+        Recommender.load(tmp_path / "saved", encoder=bag_of_words)
 
 
 def test_an_event_moves_the_order_at_once(kind):
