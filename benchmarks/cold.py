@@ -20,7 +20,7 @@ from llmrec_fast import Encoder, Recommender
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.datasets import MovieLens, load
 from llmrec_fast.demo import LIKED_FROM, tables
-from llmrec_fast.evaluation import EvaluationReport, cold_items, compare_methods, group_items, write_report
+from llmrec_fast.evaluation import EvaluationReport, cold_items, compare_methods, group_items_of, write_report
 from llmrec_fast.ranking.adapter import AdapterSettings
 
 SHARE = 0.2
@@ -53,10 +53,7 @@ def run(arguments: argparse.Namespace) -> Report:
     split = cold_items(interactions.items, SHARE, arguments.split_seed)
     train, test = interactions.select(split.train), interactions.select(split.test).at_least(LIKED_FROM)
     codes = np.intersect1d(train.at_least(LIKED_FROM).users, test.users)
-    rows = np.full(len(interactions.user_ids), -1)
-    rows[codes] = np.arange(len(codes))
-    sought = test.select(rows[test.users] >= 0)
-    relevant = group_items(rows[sought.users], sought.items, len(codes))
+    relevant = group_items_of(codes, test.users, test.items)
     counts = train.item_counts()
     new = np.unique(interactions.items[split.test])
     text = Encoder("minilm", threads=arguments.threads).encode(items.texts)

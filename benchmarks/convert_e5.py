@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors
 
 from benchmarks.encode_texts import awkward, descriptions
+from benchmarks.nearest import nearest_overlap
 from llmrec_fast.encoding import Encoder
 from llmrec_fast.errors import CorruptFile
 
@@ -239,17 +240,6 @@ def compare(package: Path, folder: Path, texts: Sequence[str]) -> dict[str, floa
         "share with as many tokens": float(same.mean()),
         "top-10 overlap": nearest_overlap(own, ours),
     }
-
-
-def nearest_overlap(first: np.ndarray, second: np.ndarray, count: int = 10) -> float:
-    """The share of each row's `count` nearest other rows by inner product that both sets of vectors give."""
-    count = min(count, len(first) - 1)
-    nearest = []
-    for vectors in (first, second):
-        scores = vectors @ vectors.T
-        np.fill_diagonal(scores, -np.inf)
-        nearest.append(np.argsort(-scores, axis=1)[:, :count].tolist())
-    return float(np.mean([len(set(a) & set(b)) / count for a, b in zip(*nearest, strict=True)]))
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ import tokenizers
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from benchmarks.convert_e5 import nearest_overlap
 from benchmarks.encode_texts import awkward, descriptions
+from benchmarks.nearest import nearest_overlap
 from llmrec_fast.encoding import Encoder
 
 _NAMES = {

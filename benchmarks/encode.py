@@ -17,6 +17,7 @@ from benchmarks.encode_limit import TokenCounter, matrix_rate, operations
 from benchmarks.encode_peers import PEER, Array, Encodes, load_peers
 from benchmarks.encode_texts import awkward, descriptions, passages
 from benchmarks.harness import Contender, Disagreement, Effort, compare
+from benchmarks.nearest import nearest_overlap
 from benchmarks.plots import Bars, draw
 from benchmarks.report import Cell, Report, Target
 from benchmarks.threads import Neutral, use_threads
@@ -100,8 +101,7 @@ def _cases(counter: TokenCounter, counts: Mapping[str, int]) -> dict[str, list[s
 def accuracy(exact: Array, found: Array) -> tuple[float, float, float]:
     """Mean and least cosine of `found` to `exact`, and the share of each row's nearest ten (by cosine) that they share."""
     cosines = _cosines(exact, found)
-    shared = [len(a & b) for a, b in zip(_nearest(exact), _nearest(found), strict=True)]
-    return float(cosines.mean()), float(cosines.min()), float(np.mean(shared)) / min(NEIGHBOURS, len(exact) - 1)
+    return float(cosines.mean()), float(cosines.min()), nearest_overlap(_unit(exact), _unit(found), NEIGHBOURS)
 
 
 def _cosines(exact: Array, found: Array) -> Array:
@@ -113,14 +113,6 @@ def _unit(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Array = vectors / np.where(lengths > 0, lengths, 1)
     return unit
-
-
-def _nearest(vectors: Array) -> list[set[int]]:
-    vectors = _unit(vectors)
-    scores = vectors @ vectors.T
-    np.fill_diagonal(scores, -np.inf)
-    count = min(NEIGHBOURS, len(vectors) - 1)
-    return [set(row) for row in np.argpartition(-scores, count - 1, axis=1)[:, :count].tolist()]
 
 
 def _add_accuracy(report: Report, exact: Array, found: Array) -> None:

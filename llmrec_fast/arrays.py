@@ -38,6 +38,14 @@ def is_on_device(array: object) -> bool:
     return not isinstance(array, np.ndarray) and device_of(array) is not None
 
 
+def refuse_device(array: object, name: str) -> None:
+    """Raise `InvalidInput` for memory of a GPU, for calls that work on the host."""
+    if is_on_device(array):
+        raise InvalidInput(
+            f"{name} is in the memory of a GPU, where this call does not work; copy it to the host first"
+        )
+
+
 def as_matrix(values: ArrayLike, name: str, *, dimension: int | None = None, finite: bool = True) -> Float32Array:
     """`values` as a C-contiguous float32 matrix.
 
@@ -72,8 +80,7 @@ def as_vector(values: ArrayLike, name: str, *, length: int | None = None, finite
 
 def as_int64(values: ArrayLike, name: str, *, length: int | None = None) -> Int64Array:
     """`values` as a C-contiguous int64 vector. Floats, booleans and integers beyond int64 are refused, not rounded."""
-    if is_on_device(values):
-        raise InvalidInput(f"{name} is in the memory of a GPU; copy it to the host first")
+    refuse_device(values, name)
     array = np.asarray(values)
     if array.size == 0:
         array = array.astype(np.int64)
@@ -133,10 +140,7 @@ def check_finite(array: npt.NDArray[Any], name: str) -> None:
 
 
 def _as_real(values: ArrayLike, name: str) -> npt.NDArray[Any]:
-    if is_on_device(values):
-        raise InvalidInput(
-            f"{name} is in the memory of a GPU, where this call does not work; copy it to the host first"
-        )
+    refuse_device(values, name)
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:

@@ -16,7 +16,7 @@ import numpy as np
 from llmrec_fast.arrays import Int64Array
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput, MissingDependency
-from llmrec_fast.evaluation import EvaluationReport, Split, compare_methods, evaluate, group_items, split_by_time
+from llmrec_fast.evaluation import EvaluationReport, Split, compare_methods, evaluate, group_items_of, split_by_time
 from llmrec_fast.features import Interactions, Items, fit_ease, user_vectors
 from llmrec_fast.ranking.adapter import AdapterSettings
 from llmrec_fast.recommender import Recommender
@@ -199,10 +199,7 @@ def _task(interactions: Interactions, liked_from: float | None, split: Split | N
     codes = np.intersect1d(likes.users, test.users)
     if not len(codes):
         raise InvalidInput("no user has liked items in both the training and the test part")
-    rows = np.full(len(interactions.user_ids), -1)
-    rows[codes] = np.arange(len(codes))
-    kept = rows[test.users] >= 0
-    relevant = group_items(rows[test.users[kept]], test.items[kept], len(codes))
+    relevant = group_items_of(codes, test.users, test.items)
     return _Task(train, likes, codes, [interactions.user_ids[int(code)] for code in codes], relevant)
 
 

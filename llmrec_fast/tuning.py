@@ -21,7 +21,7 @@ import numpy as np
 from llmrec_fast.arrays import BoolArray, Float32Array, as_count, as_matrix
 from llmrec_fast.encoding import TextEncoder
 from llmrec_fast.errors import InvalidInput, MissingDependency
-from llmrec_fast.evaluation import evaluate, group_items
+from llmrec_fast.evaluation import evaluate
 from llmrec_fast.features import Centring, Interactions, Items, fit_ease, popularity_prior
 from llmrec_fast.offline import OfflineResult
 from llmrec_fast.recommender import Recommender
@@ -36,7 +36,6 @@ _REGULARIZATIONS = (10.0, 30.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 _OTHERS = (0.0, 0.1, 0.25, 0.5, 1.0)
 _DECAYS = (2.0, 200.0)
 _LARGEST_WEIGHT = 1.5
-_METRICS, _SHOWN = ("ndcg@10", "recall@20"), 20
 # what `Recommender` does unasked: tried first, so that what is found is never worse on the validation part
 _DEFAULTS = {"decay": 20.0, "text": 0.1, "popularity": 0.3, "rank": 256, "regularization": 500.0, "others": 0.25}
 # vectors of EASE that are kept for the next trial, as numbers
@@ -247,14 +246,9 @@ class _Search:
         recommender = Recommender(None, **settings.arguments())
         recommender.fit(items, self.interactions.select(self.held.train), vectors={"text": self.vectors})
         users = self.held.sample(4 * len(self.prior))
-        wanted = self.interactions.select(self.held.wanted)
-        rows = np.full(len(self.interactions.user_ids), -1)
-        rows[users] = np.arange(len(users))
-        kept = rows[wanted.users] >= 0
-        relevant = group_items(rows[wanted.users[kept]], wanted.items[kept], len(users))
+        quality = self.held.quality(self.interactions, users)
         known = [self.interactions.user_ids[int(code)] for code in users]
-        answers = recommender.recommend(known, min(_SHOWN, len(items))).positions
-        return float(np.mean(list(evaluate(answers, relevant, _METRICS).values())))
+        return quality.of_lists(recommender.recommend(known, min(quality.shown, len(items))).positions)
 
 
 def _storage_address(storage: str | Path | None) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from benchmarks.cuda_report import build_script
 
 KNOWN = ["75", "80", "86", "89", "90", "100", "120"]
 NVCC = "/usr/local/cuda/bin/nvcc"
@@ -15,12 +15,7 @@ NVCC = "/usr/local/cuda/bin/nvcc"
 @pytest.fixture(scope="module")
 def build() -> ModuleType:
     pytest.importorskip("setuptools")
-    spec = importlib.util.spec_from_file_location("setup_script", Path(__file__).parents[1] / "setup.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return build_script()
 
 
 @pytest.mark.parametrize(

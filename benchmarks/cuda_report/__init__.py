@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Compile, read what the compiler says, and set the kernels' work against data sheets."""
     report = Report("cuda-report", "CUDA kernels: compiler report and predicted limits")
-    build = _build_script()
+    build = build_script()
     nvcc = build.find_nvcc(os.environ)
     if nvcc is None:
         report.missing["nvcc"] = (
@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> Report:
     return report
 
 
-def _build_script() -> ModuleType:
-    # the report is about what the build would make: the same compiler, the same architectures
+def build_script() -> ModuleType:
+    """setup.py as a module. The report is about what the build would make: the same compiler, the same architectures."""
     spec = importlib.util.spec_from_file_location("setup_script", Path(__file__).parents[2] / "setup.py")
     assert spec is not None
     assert spec.loader is not None

@@ -138,8 +138,7 @@ def read_architecture(config: Mapping[str, Any], parameters: Collection[str]) ->
         read_size(config, "dim" if distilbert else "hidden_size"),
         read_size(config, "n_heads" if distilbert else "num_attention_heads"),
     )
-    if hidden % heads:
-        raise InvalidInput(f"config.json: {hidden} columns cannot be shared by {heads} attention heads")
+    columns_of_a_head(hidden, heads)
     return Architecture(
         prefix=find_prefix(kind, parameters, "embeddings.word_embeddings.weight"),
         names=names,
@@ -169,6 +168,13 @@ def read_size(config: Mapping[str, Any], key: str) -> int:
     if not isinstance(value, int) or value < 1:
         raise InvalidInput(f"config.json must give {key} as a positive integer; it gives {value!r}")
     return value
+
+
+def columns_of_a_head(hidden: int, heads: int) -> int:
+    """Columns that each of the attention heads has. Raises `InvalidInput` where they cannot be shared out evenly."""
+    if hidden % heads:
+        raise InvalidInput(f"config.json: {hidden} columns cannot be shared by {heads} attention heads")
+    return hidden // heads
 
 
 def read_activation(name: Any) -> Activation:

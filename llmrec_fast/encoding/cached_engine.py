@@ -23,7 +23,7 @@ from llmrec_fast.encoding.engine_cache import (
     write_timing,
 )
 from llmrec_fast.encoding.engine_profiles import FEW_TEXTS, plan_profiles, round_up
-from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT
+from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT
 from llmrec_fast.encoding.graphed_engine import GraphedEngine
 from llmrec_fast.encoding.model_files import ModelFiles, find_model
 from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision, build_plain_graph

@@ -17,7 +17,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.batching import pad_to_shape
 from llmrec_fast.encoding.engine_profiles import round_up
-from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, Graph
+from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT, Graph
 from llmrec_fast.encoding.session import check_vocabulary, import_onnxruntime
 from llmrec_fast.encoding.token_table import TokenTable
 from llmrec_fast.encoding.tokens import Int32Array

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.encoding.architectures import Activation, find_prefix, read_activation, read_size
+from llmrec_fast.encoding.architectures import Activation, columns_of_a_head, find_prefix, read_activation, read_size
 from llmrec_fast.encoding.gated_graph import GatedGraphBuilder
 from llmrec_fast.encoding.graph_builder import FUSED, IDS, LENGTHS, Graph
 from llmrec_fast.encoding.rotary import Rotation, read_rotation
@@ -79,9 +79,7 @@ def read_decoder(config: Mapping[str, Any], parameters: Collection[str]) -> Deco
     elif kind == "qwen3":
         width = 128  # what its configuration means where it says nothing
     else:
-        width = hidden // heads
-        if hidden % heads:
-            raise InvalidInput(f"config.json: {hidden} columns cannot be shared by {heads} attention heads")
+        width = columns_of_a_head(hidden, heads)
     if width % _HEAD_STEP:
         raise InvalidInput(f"heads must have a multiple of {_HEAD_STEP} columns; config.json gives them {width}")
     everywhere = kind in ("llama", "qwen3") and bool(config.get("attention_bias", False))

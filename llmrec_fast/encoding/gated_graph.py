@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmrec_fast.encoding.architectures import Activation
-from llmrec_fast.encoding.graph_builder import FUSED, GraphBuilder
+from llmrec_fast.encoding.graph_builder import GraphBuilder
 from llmrec_fast.encoding.rotary import Rotation
 
 
@@ -36,14 +36,4 @@ class GatedGraphBuilder(GraphBuilder):
     def _gate(self, name: str, both: str, width: int, activation: Activation) -> str:
         """activation(first half) * second half: a gated linear unit (arXiv 2002.05202)."""
         first, second = self._split(both, [width, width], [f"{name}_gate", f"{name}_up"])
-        return self._node("Mul", [self._activate(name, first, activation), second], f"{name}_gated")
-
-    def _activate(self, name: str, x: str, activation: Activation) -> str:
-        output = f"{name}_activated"
-        if activation == "gelu":
-            return self._node("Gelu", [x], output, domain=FUSED)
-        if activation == "gelu_tanh":
-            return self._node("FastGelu", [x], output, domain=FUSED)
-        if activation == "relu":
-            return self._node("Relu", [x], output)
-        return self._node("QuickGelu", [x], output, domain=FUSED, alpha=1.0)  # x * sigmoid(x)
+        return self._node("Mul", [self._activate(first, activation, f"{name}_activated"), second], f"{name}_gated")

@@ -9,11 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec_fast.encoding.architectures import Architecture
-from llmrec_fast.encoding.graph_builder import FUSED, IDS, LENGTHS, OUTPUT, TYPES, Graph, GraphBuilder
+from llmrec_fast.encoding.graph_builder import FUSED, IDS, LENGTHS, TYPES, Graph, GraphBuilder
 from llmrec_fast.encoding.relative_positions import bias_by_distance
 from llmrec_fast.encoding.weights import WeightFiles
-
-__all__ = ["IDS", "LENGTHS", "OUTPUT", "Graph", "build_graph"]
 
 
 def build_graph(architecture: Architecture, weights: WeightFiles, *, token_types: bool = False) -> Graph:
@@ -133,21 +131,18 @@ class _Builder(GraphBuilder):
         weight = self._read(f"{place}{names.intermediate}.weight", intermediate, self._architecture.hidden)
         bias = self._read(f"{place}{names.intermediate}.bias", intermediate)
         inner = self._node("MatMul", [states, self._parameter(f"intermediate_{layer}", weight.T)], f"inner_{layer}")
-        inner = self._activate(layer, inner, self._parameter(f"intermediate_bias_{layer}", bias))
+        inner = self._biased_activation(layer, inner, self._parameter(f"intermediate_bias_{layer}", bias))
         return self._project(
             f"layer_{layer}", inner, states, place + names.output, place + names.output_norm, intermediate
         )
 
-    def _activate(self, layer: int, inner: str, bias: str) -> str:
+    def _biased_activation(self, layer: int, inner: str, bias: str) -> str:
         kind, output = self._architecture.activation, f"activated_{layer}"
         if kind == "gelu":
             return self._node("BiasGelu", [inner, bias], output, domain=FUSED)
         if kind == "gelu_tanh":
             return self._node("FastGelu", [inner, bias], output, domain=FUSED)
-        biased = self._node("Add", [inner, bias], f"biased_{layer}")
-        if kind == "relu":
-            return self._node("Relu", [biased], output)
-        return self._node("QuickGelu", [biased], output, domain=FUSED, alpha=1.0)  # x * sigmoid(x)
+        return self._activate(self._node("Add", [inner, bias], f"biased_{layer}"), kind, output)
 
     def _project(self, name: str, inner: str, residual: str, linear: str, norm: str, columns: int) -> str:
         """norm(residual + inner W + b)."""

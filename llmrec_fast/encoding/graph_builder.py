@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array
+from llmrec_fast.encoding.architectures import Activation
 from llmrec_fast.encoding.weights import WeightFiles
 
 IDS, LENGTHS, TYPES, OUTPUT = "input_ids", "lengths", "token_types", "token_embeddings"
@@ -72,6 +73,15 @@ class GraphBuilder:
             inputs = inputs[:-1]
         self._nodes.append(helper.make_node(operator, inputs, [output, *(extra_outputs or [])], **attributes))
         return output
+
+    def _activate(self, x: str, activation: Activation, output: str) -> str:
+        if activation == "gelu":
+            return self._node("Gelu", [x], output, domain=FUSED)
+        if activation == "gelu_tanh":
+            return self._node("FastGelu", [x], output, domain=FUSED)
+        if activation == "relu":
+            return self._node("Relu", [x], output)
+        return self._node("QuickGelu", [x], output, domain=FUSED, alpha=1.0)  # x * sigmoid(x)
 
     def _finish(self, hidden: int, max_length: int, vocabulary: int, extra_inputs: Sequence[str] = ()) -> Graph:
         """The graph, the last node's output being its own; `extra_inputs` are (batch, time) int32 beside the ids."""

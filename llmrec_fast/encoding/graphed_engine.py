@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from llmrec_fast.encoding.engine_profiles import Shape
-from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT
+from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT
 from llmrec_fast.encoding.tensorrt_session import Engine, FixedShape
 from llmrec_fast.encoding.token_table import TokenTable
 from llmrec_fast.encoding.tokens import Int32Array

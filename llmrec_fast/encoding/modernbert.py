@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.encoding.architectures import Activation, find_prefix, read_activation, read_size
+from llmrec_fast.encoding.architectures import Activation, columns_of_a_head, find_prefix, read_activation, read_size
 from llmrec_fast.encoding.gated_graph import GatedGraphBuilder
 from llmrec_fast.encoding.graph_builder import FUSED, IDS, LENGTHS, Graph
 from llmrec_fast.encoding.rotary import Rotation, read_rotation
@@ -64,8 +64,7 @@ def read_modernbert(config: Mapping[str, Any], parameters: Collection[str]) -> M
     InvalidInput : a missing size, sizes that do not fit, an unknown activation, kind of layer or rotation.
     """
     hidden, heads = read_size(config, "hidden_size"), read_size(config, "num_attention_heads")
-    if hidden % heads:
-        raise InvalidInput(f"config.json: {hidden} columns cannot be shared by {heads} attention heads")
+    columns_of_a_head(hidden, heads)
     layers = read_size(config, "num_hidden_layers")
     rotations = config.get("rope_parameters") or {}
     return ModernBertArchitecture(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from llmrec_fast.encoding.tokens import Int32Array
-from llmrec_fast.errors import CorruptFile, InvalidInput
+from llmrec_fast.encoding.tokens import Int32Array, read_tokenizer
+from llmrec_fast.errors import InvalidInput
 
 _PAIRS_AT_A_TIME = 2048
 
@@ -25,13 +24,7 @@ class PairTokenizer:
     """
 
     def __init__(self, path: Path, max_length: int, lower_case: bool) -> None:
-        import tokenizers
-
-        try:
-            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:
-            # the library raises plain Exception for every kind of damage
-            raise CorruptFile(f"{path} is not a tokenizer that the tokenizers library can read: {error}") from error
+        self._tokenizer = read_tokenizer(path)
         special = self._tokenizer.num_special_tokens_to_add(True)
         if max_length <= special + 1:
             raise InvalidInput(f"max_length must be above the {special} special tokens of a pair + 1; got {max_length}")

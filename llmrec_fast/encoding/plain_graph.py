@@ -21,7 +21,7 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding.architectures import Architecture
-from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT
+from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT
 from llmrec_fast.encoding.relative_positions import bias_by_distance
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array
-from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, Graph
-from llmrec_fast.encoding.graph_builder import TYPES
+from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT, TYPES, Graph
 from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.errors import CorruptFile, InvalidInput, MissingDependency
 

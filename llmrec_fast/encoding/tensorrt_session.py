@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmrec_fast.encoding.engine_profiles import Profile, Shape, choose_profile
-from llmrec_fast.encoding.graph import IDS, LENGTHS
+from llmrec_fast.encoding.graph_builder import IDS, LENGTHS
 from llmrec_fast.errors import CorruptFile, CudaError, InvalidInput
 
 

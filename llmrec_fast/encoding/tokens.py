@@ -31,6 +31,17 @@ class Tokens:
     counts: npt.NDArray[np.int64]
 
 
+def read_tokenizer(path: Path) -> Any:
+    """The tokenizers library's own, from a tokenizer.json. Raises `CorruptFile` for something else."""
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:
+        # the library raises plain Exception for every kind of damage
+        raise CorruptFile(f"{path} is not a tokenizer that the tokenizers library can read: {error}") from error
+
+
 class Tokenizer:
     """The tokenizer of a model. `tokenize` may be called by several threads at once.
 
@@ -43,13 +54,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, max_length: int, overlap: int | None, lower_case: bool) -> None:
-        import tokenizers
-
-        try:
-            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:
-            # the library raises plain Exception for every kind of damage
-            raise CorruptFile(f"{path} is not a tokenizer that the tokenizers library can read: {error}") from error
+        self._tokenizer = read_tokenizer(path)
         special = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= special:
             raise InvalidInput(f"max_length must be above the {special} special tokens of a text; got {max_length}")

@@ -13,7 +13,7 @@ from llmrec_fast.evaluation.off_policy import PolicyEstimate, doubly_robust, inv
 from llmrec_fast.evaluation.popularity_buckets import PopularityBucket, recall_by_popularity
 from llmrec_fast.evaluation.predictions import binary_accuracy, calibration_error, log_loss, mae, rmse
 from llmrec_fast.evaluation.random_splits import cold_items, cold_users, k_fold
-from llmrec_fast.evaluation.relevance import group_items
+from llmrec_fast.evaluation.relevance import group_items, group_items_of
 from llmrec_fast.evaluation.report import EvaluationReport, MethodResult, compare_methods, write_report
 from llmrec_fast.evaluation.splits import Split, leave_one_out, split_at_time, split_by_global_time, split_by_time
 from llmrec_fast.evaluation.trec import read_trec
@@ -58,6 +58,7 @@ __all__ = [
     "from_frames",
     "from_ranx",
     "group_items",
+    "group_items_of",
     "inverse_propensity",
     "k_fold",
     "leave_one_out",

@@ -142,6 +142,21 @@ def group_items(user_positions: ArrayLike, item_ids: ArrayLike, users: int) -> t
     return indptr, ids[np.argsort(rows, kind="stable")]
 
 
+def group_items_of(chosen: ArrayLike, user_codes: ArrayLike, item_ids: ArrayLike) -> tuple[Int64Array, Int64Array]:
+    """`group_items` of some users: row r has the items of the interactions whose user is `chosen[r]`; others are left out.
+
+    Parameters
+    ----------
+    chosen : (users,) distinct integers from 0 on.
+    user_codes, item_ids : (n,) who chose what.
+    """
+    users, codes = as_int64(chosen, "chosen"), as_int64(user_codes, "user_codes")
+    rows = np.full(max(users.max(initial=-1), codes.max(initial=-1)) + 1, -1)
+    rows[users] = np.arange(len(users))
+    kept = rows[codes] >= 0
+    return group_items(rows[codes[kept]], as_int64(item_ids, "item_ids", length=len(codes))[kept], len(users))
+
+
 def _check_csr(indptr: ArrayLike, ids: ArrayLike, users: int, name: str) -> tuple[Int64Array, Int64Array]:
     offsets = as_int64(indptr, f"{name}'s indptr")
     values = as_int64(ids, f"{name}'s ids")

@@ -140,24 +140,19 @@ def fit_als(
         raise InvalidInput(f"regularization and confidence must be positive; got {regularization!r} and {confidence!r}")
     try:
         from implicit.als import AlternatingLeastSquares
-        from threadpoolctl import threadpool_limits  # a dependency of implicit
     except ImportError as error:
         raise MissingDependency("alternating least squares needs implicit: pip install implicit") from error
-    from llmrec_fast.kernels.threads import get_threads
-
-    # implicit has threads of its own, and each of them would start those of BLAS
-    with threadpool_limits(1, "blas"):
-        model = AlternatingLeastSquares(
-            factors=rank,
-            regularization=regularization,
-            alpha=confidence,
-            iterations=iterations,
-            random_state=seed,
-            num_threads=get_threads() if threads is None else as_count(threads, "threads"),
-            use_gpu=False,
-            dtype=np.float64,
-        )
-        model.fit(rows, show_progress=False)
+    model = _train_implicit(
+        AlternatingLeastSquares,
+        rows,
+        threads,
+        factors=rank,
+        regularization=regularization,
+        alpha=confidence,
+        iterations=iterations,
+        random_state=seed,
+        dtype=np.float64,
+    )
     factors = np.asarray(model.item_factors, np.float64)
     solver = np.linalg.inv(factors.T @ factors + regularization * np.eye(rank))
     return CollaborativeVectors((factors @ solver).astype(np.float32), factors.astype(np.float32))
@@ -201,27 +196,36 @@ def fit_bpr(
         )
     try:
         from implicit.bpr import BayesianPersonalizedRanking
-        from threadpoolctl import threadpool_limits  # a dependency of implicit
     except ImportError as error:
         raise MissingDependency("personalised ranking needs implicit: pip install implicit") from error
-    from llmrec_fast.kernels.threads import get_threads
-
     rows.eliminate_zeros()
-    with threadpool_limits(1, "blas"):
-        model = BayesianPersonalizedRanking(
-            factors=rank,
-            learning_rate=learning_rate,
-            regularization=regularization,
-            iterations=iterations,
-            random_state=seed,
-            num_threads=get_threads() if threads is None else as_count(threads, "threads"),
-            use_gpu=False,
-        )
-        model.fit(rows.astype(np.float32), show_progress=False)
+    model = _train_implicit(
+        BayesianPersonalizedRanking,
+        rows.astype(np.float32),
+        threads,
+        factors=rank,
+        learning_rate=learning_rate,
+        regularization=regularization,
+        iterations=iterations,
+        random_state=seed,
+    )
     users, items = np.asarray(model.user_factors, np.float64), np.asarray(model.item_factors, np.float64)
     known = np.diff(rows.indptr) > 0
     nearest = np.linalg.lstsq((rows @ items)[known], users[known], rcond=None)[0]
     return CollaborativeVectors((items @ nearest).astype(np.float32), items.astype(np.float32))
+
+
+def _train_implicit(kind: Any, rows: Any, threads: int | None, **settings: Any) -> Any:
+    """A model of implicit, trained on the CPU."""
+    from llmrec_fast.kernels.blas import one_blas_thread
+    from llmrec_fast.kernels.threads import get_threads
+
+    count = get_threads() if threads is None else as_count(threads, "threads")
+    # implicit has threads of its own, and each of them would start those of BLAS
+    with one_blas_thread():
+        model = kind(num_threads=count, use_gpu=False, **settings)
+        model.fit(rows, show_progress=False)
+    return model
 
 
 def fit_nmf(matrix: Any, rank: int = 32, *, iterations: int = 200, seed: int = 0) -> CollaborativeVectors:

@@ -265,9 +265,9 @@ class Answers(ABC):
     ) -> Recommendations:
         chosen = state.weights if weights is None else weights
         queries = state.space.queries(state.space.profiles(histories), chosen, len(histories))
-        stage, trees = None, state.reranker
-        if pairs is not None and trees is not None:
-            stage = _Stage(lambda found: trees.order(pairs, found, state.space), trees.candidates)
+        stage, reranker = None, state.reranker
+        if pairs is not None and reranker is not None:
+            stage = _Stage(lambda found: reranker.order(pairs, found, state.space), reranker.candidates)
         return self._search(state, queries, k, seen, exclude, allow, diversity, stage)
 
     def _for_text(

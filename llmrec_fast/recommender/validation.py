@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array
-from llmrec_fast.evaluation import evaluate, group_items, split_by_time
+from llmrec_fast.evaluation import evaluate, group_items_of, split_by_time
 from llmrec_fast.features import HistoryWeighting, Interactions, Tuned, tune
 from llmrec_fast.kernels.cpu import fuse
 from llmrec_fast.recommender.histories import WeightedHistories
@@ -26,7 +26,6 @@ DECAYS: tuple[float | None, ...] = (None, 50.0, 20.0, 10.0)
 _MATRIX_NUMBERS = 2**26
 _MOST_USERS = 5000
 _METRICS = ("ndcg@10", "recall@20")
-_SHOWN = 20
 
 Learn: TypeAlias = Callable[[BoolArray], FusedSpace]
 
@@ -77,9 +76,9 @@ class HeldOut:
         most = max(1, min(_MOST_USERS, _MATRIX_NUMBERS // numbers))
         return self.users[np.linspace(0, len(self.users) - 1, min(len(self.users), most)).astype(np.int64)]
 
-    def quality(self, interactions: Interactions, users: Int64Array) -> Callable[[Float32Array], float]:
-        """Function that says how good (users, items) scores are: mean of NDCG@10 and Recall@20."""
-        return _Quality(interactions.select(self.train), interactions.select(self.wanted), users)
+    def quality(self, interactions: Interactions, users: Int64Array) -> Quality:
+        """What says how good answers to these users are: mean of NDCG@10 and Recall@20."""
+        return Quality(interactions.select(self.train), interactions.select(self.wanted), users)
 
 
 def hold_out(interactions: Interactions, liked: BoolArray) -> HeldOut | str:
@@ -108,23 +107,29 @@ def feature_scores(
     return {**made, PRIOR: space.prior}
 
 
-class _Quality:
-    """Mean of NDCG@10 and Recall@20 of (users, items) scores, seen items left out; ties by position."""
+class Quality:
+    """Mean of NDCG@10 and Recall@20: of (users, items) scores, seen items left out and ties by position, or of lists."""
+
+    shown = 20
 
     def __init__(self, part: Interactions, held_out: Interactions, users: Int64Array) -> None:
         rows = np.full(len(part.user_ids), -1)
         rows[users] = np.arange(len(users))
-        wanted = rows[held_out.users] >= 0
-        self._relevant = group_items(rows[held_out.users[wanted]], held_out.items[wanted], len(users))
+        self._relevant = group_items_of(users, held_out.users, held_out.items)
         seen = rows[part.users] >= 0
         self._seen = rows[part.users[seen]], part.items[seen]
 
     def __call__(self, scores: Float32Array) -> float:
+        """Of (users, items) scores."""
         masked = scores.copy()
         masked[self._seen] = -np.inf
-        top = _top(masked, min(_SHOWN, masked.shape[1]))
+        top = _top(masked, min(self.shown, masked.shape[1]))
         top[np.isneginf(np.take_along_axis(masked, top, axis=1))] = -1
-        return float(np.mean(list(evaluate(top, self._relevant, _METRICS).values())))
+        return self.of_lists(top)
+
+    def of_lists(self, positions: Int64Array) -> float:
+        """Of (users, `shown`) items, best first; -1 where there are fewer."""
+        return float(np.mean(list(evaluate(positions, self._relevant, _METRICS).values())))
 
 
 def _top(scores: Float32Array, k: int) -> Int64Array:

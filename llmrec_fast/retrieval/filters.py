@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, BoolArray, Int64Array, as_int64, is_on_device
+from llmrec_fast.arrays import ArrayLike, BoolArray, Int64Array, as_int64, refuse_device
 from llmrec_fast.errors import InvalidInput
 
 Exclusions: TypeAlias = "tuple[ArrayLike, ArrayLike] | Sequence[ArrayLike]"
@@ -45,8 +45,7 @@ def read_exclusions(exclude: Exclusions, queries: int) -> tuple[Int64Array, Int6
 
 def read_allowed(allow: ArrayLike, positions: int) -> BoolArray | Int64Array:
     """`allow` as a boolean mask over positions, or as ids."""
-    if is_on_device(allow):
-        raise InvalidInput("allow is in the memory of a GPU; copy it to the host first")
+    refuse_device(allow, "allow")
     array = np.asarray(allow)
     if array.dtype != np.bool_:
         return as_int64(array, "allow")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from llmrec_fast.encoding.architectures import read_architecture
-from llmrec_fast.encoding.graph import Graph, build_graph
+from llmrec_fast.encoding.graph import build_graph
+from llmrec_fast.encoding.graph_builder import Graph
 from llmrec_fast.encoding.relative_positions import relative_buckets
 from llmrec_fast.encoding.session import GraphSession
 from llmrec_fast.encoding.weights import WeightFiles

@@ -12,7 +12,8 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from llmrec_fast.encoding.architectures import Architecture, read_architecture
-from llmrec_fast.encoding.graph import IDS, LENGTHS, OUTPUT, build_graph
+from llmrec_fast.encoding.graph import build_graph
+from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT
 from llmrec_fast.encoding.plain_graph import PlainGraph, build_plain_graph
 from llmrec_fast.encoding.session import GraphSession
 from llmrec_fast.encoding.weights import WeightFiles

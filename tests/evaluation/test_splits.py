@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.evaluation import group_items, leave_one_out, split_at_time, split_by_global_time, split_by_time
+from llmrec_fast.evaluation import (
+    group_items,
+    group_items_of,
+    leave_one_out,
+    split_at_time,
+    split_by_global_time,
+    split_by_time,
+)
 
 INTERACTIONS = st.lists(st.tuples(st.integers(0, 4), st.integers(-3, 6), st.integers(0, 3)), max_size=40)
 
@@ -169,6 +176,12 @@ class TestGroupItems:
         indptr, ids = group_items([2, 0, 2, 2], [9, 5, 7, 9], users=4)
         assert indptr.tolist() == [0, 1, 1, 4, 4]
         assert ids.tolist() == [5, 9, 7, 9]
+
+    def test_of_chosen_users_alone(self):
+        indptr, ids = group_items_of([7, 0], [0, 3, 7, 0, 9], [4, 5, 6, 8, 2])
+        assert indptr.tolist() == [0, 1, 3]
+        assert ids.tolist() == [6, 4, 8]
+        assert group_items_of([5], [], [])[0].tolist() == [0, 0]
 
     @given(st.lists(st.tuples(st.integers(0, 5), st.integers(-9, 9)), max_size=30))
     def test_against_a_loop(self, pairs):
