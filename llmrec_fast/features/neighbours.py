@@ -14,9 +14,11 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, as_count
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.features.collaborative import check_matrix
+from llmrec_fast.features.collaborative import CollaborativeVectors, check_matrix
 
 _BLOCK_ITEMS = 1024
+# up to this side all singular vectors are found and most are dropped; above, the Lanczos method finds the leading ones
+_DENSE_SIDE = 2048
 _LARGEST_DENSE_SIDE = 16384
 
 
@@ -30,6 +32,36 @@ class ItemWeights:
         """(users, n) float32 scores of all items, for a (users, n) scipy sparse matrix of history weights."""
         scores = histories @ self.matrix
         return np.asarray(scores if isinstance(scores, np.ndarray) else scores.toarray(), np.float32)
+
+    def to_vectors(self, rank: int) -> CollaborativeVectors:
+        """The nearest model of two vectors an item, in least squares: the leading singular vectors `U S V'` of the matrix.
+
+        History vectors are `U sqrt(S)` and item vectors `V sqrt(S)`. At full rank the scores are those of the matrix.
+
+        Parameters
+        ----------
+        rank : number of columns, at most the number of items; above 2,048 items at most a quarter of it.
+
+        Raises
+        ------
+        InvalidInput : a rank below 1 or too large.
+        """
+        from scipy.sparse import issparse
+        from scipy.sparse.linalg import svds
+
+        side = self.matrix.shape[0]
+        rank = min(as_count(rank, "rank"), side)
+        if side <= _DENSE_SIDE:
+            dense = self.matrix.toarray() if issparse(self.matrix) else self.matrix
+            left, singular, right = np.linalg.svd(dense.astype(np.float64))
+        elif rank > side // 4:
+            raise InvalidInput(f"for {side:,} items rank must be at most {side // 4:,}; got {rank:,}")
+        else:
+            left, singular, right = svds(self.matrix.astype(np.float64), k=rank, v0=np.ones(side), solver="arpack")
+            left, singular, right = left[:, ::-1], singular[::-1], right[::-1]
+        roots = np.sqrt(singular[:rank])
+        history, items = left[:, :rank] * roots, right[:rank].T * roots
+        return CollaborativeVectors(history.astype(np.float32), items.astype(np.float32))
 
 
 def fit_exact_ease(matrix: Any, *, regularization: float = 500.0) -> ItemWeights:

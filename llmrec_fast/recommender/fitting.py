@@ -16,12 +16,12 @@ from llmrec_fast.features import (
     Centring,
     Interactions,
     Items,
-    fit_ease,
     like_strengths,
     popularity_prior,
 )
 from llmrec_fast.ids import IdTable
 from llmrec_fast.ranking.adapter import Adapter, AdapterSettings, fit_adapter
+from llmrec_fast.recommender.collaborating import COLLABORATIVE, COLLABORATIVE_HISTORIES, Model, fit_collaborative
 from llmrec_fast.recommender.fitted import FitReport, Fitted, Growing
 from llmrec_fast.recommender.histories import NO_TIME, UserHistories
 from llmrec_fast.recommender.reranking import Reranker, RerankerSettings, fit_reranker
@@ -30,7 +30,7 @@ from llmrec_fast.recommender.validation import DECAYS, Learn, choose_weights
 from llmrec_fast.retrieval import Index
 from llmrec_fast.timing import timed
 
-TEXT, COLLABORATIVE, ADAPTER = "text", "collaborative", "adapter"
+TEXT, ADAPTER = "text", "adapter"
 ADAPTER_HISTORIES = "adapter of histories"
 DEFAULT_DECAY = 20.0
 # for catalogues without enough behaviour to choose on: collaborative vectors lead, the rest refines
@@ -47,10 +47,12 @@ class Settings:
     liked_from: float | None = None
     others: float = 0.25
     rank: int | None = 256
-    regularization: float = 500.0
+    regularization: float | None = None
     threads: int | None = None
     adapter: AdapterSettings | None = None
     reranker: RerankerSettings | None = None
+    collaborative: Model = "ease"
+    pooling: str | None = None
 
 
 def fit(
@@ -86,12 +88,11 @@ def fit(
 
     def learn_all(part: BoolArray) -> tuple[FusedSpace, Adapter | None]:
         features = dict(centred)
-        if collaborates:
+        if collaborates and settings.rank is not None:
             matrix = weighed.select(part).to_csr()
-            # EASE's two sides differ in length only, so one of them serves as both where cosines are taken
-            features[COLLABORATIVE] = fit_ease(
-                matrix, settings.rank, regularization=settings.regularization
-            ).history_vectors
+            features |= fit_collaborative(
+                settings.collaborative, matrix, settings.rank, settings.regularization, settings.threads
+            )
         adapter = None
         if settings.adapter is not None:
             adapter = _adapt(settings, centred, weighed.select(part), liked[part], show_progress)
@@ -140,11 +141,11 @@ def fit(
 
 
 def join_space(features: Mapping[str, Float32Array], prior: Float32Array, adapter: Adapter | None) -> FusedSpace:
-    """The space of these features; an adapter's items have a side for histories, and its attention weighs those."""
-    if adapter is None:
-        return FusedSpace(features, prior)
-    attention = {} if adapter.attention is None else {ADAPTER: adapter.attention.weights}
-    return FusedSpace(features, prior, history_tables={ADAPTER: ADAPTER_HISTORIES}, attention=attention)
+    """The space of these features; some have a side of their own for histories, and an adapter's attention weighs those."""
+    sides = {COLLABORATIVE: COLLABORATIVE_HISTORIES, ADAPTER: ADAPTER_HISTORIES}
+    tables = {name: table for name, table in sides.items() if table in features}
+    attention = {} if adapter is None or adapter.attention is None else {ADAPTER: adapter.attention.weights}
+    return FusedSpace(features, prior, history_tables=tables, attention=attention)
 
 
 def _adapt(
@@ -210,7 +211,7 @@ def _no_interactions(item_ids: IdTable) -> Interactions:
 
 
 def _check_vectors(name: str, values: ArrayLike, count: int) -> Float32Array:
-    if name in (COLLABORATIVE, PRIOR, ADAPTER, ADAPTER_HISTORIES):
+    if name in (COLLABORATIVE, COLLABORATIVE_HISTORIES, PRIOR, ADAPTER, ADAPTER_HISTORIES):
         raise InvalidInput(f"{name!r} is learned from the interactions; give these vectors another name")
     matrix = as_matrix(values, f"vectors[{name!r}]")
     if len(matrix) != count:

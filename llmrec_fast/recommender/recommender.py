@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from llmrec_fast.arrays import ArrayLike, as_count, as_matrix
 from llmrec_fast.encoding import Encoder, EncoderLike, TextEncoder, as_text_encoder
+from llmrec_fast.encoding.pooling import pooling_from_name
 from llmrec_fast.errors import CorruptFile, InvalidInput, LLMRecError, NotFitted
 from llmrec_fast.features import HistoryWeighting, Interactions, Items, read_interactions, read_items
 from llmrec_fast.folders import MANIFEST
@@ -18,6 +19,7 @@ from llmrec_fast.ids import plain_id
 from llmrec_fast.ranking.adapter import AdapterSettings
 from llmrec_fast.recommender import storage
 from llmrec_fast.recommender.answers import Answers, Snapshot
+from llmrec_fast.recommender.collaborating import Model, check_model
 from llmrec_fast.recommender.events import strength_of, time_of
 from llmrec_fast.recommender.fitted import FitReport, Fitted
 from llmrec_fast.recommender.fitting import ADAPTER, ADAPTER_HISTORIES, TEXT, Settings, fit
@@ -45,7 +47,13 @@ class Recommender(Answers):
     decay : items after which a history item counts 1/e; None weighs old and new alike; "auto" is chosen with the weights.
     liked_from : for ratings: from which value on an item was liked. Without it values weigh interactions as they are.
     others : how much an interaction below `liked_from` counts, 0 to 1.
-    rank, regularization : of the collaborative vectors (`features.fit_ease`); rank None leaves them out.
+    collaborative : the model that learns the collaborative vectors: "ease", "item-knn" (as vectors, of its leading singular
+        directions), "svd", "als" and "bpr" (`pip install 'llmrec-fast[als]'`) or "nmf" (scikit-learn).
+    rank, regularization : of the collaborative vectors. A rank of 256 suits EASE, of 16 to 64 the factorisations; None leaves
+        the vectors out. Regularization is in the model's own units, see `features.fit_ease` and the others (item-kNN: the
+        shrinkage); None: its default there.
+    pooling : how `encoder`, if it is a known name or a folder, makes one vector of a text's tokens, see `Encoder`; None: as the
+        model says. It is saved, and kept by `load`.
     threads : bound on the number of threads.
     adapter : True or settings for the feature "adapter": towers that take the other vectors given, text first of all, to where
         behaviour agrees with them (`ranking.adapter`; training needs torch, `pip install 'llmrec-fast[train]'`, answers and
@@ -79,10 +87,12 @@ class Recommender(Answers):
         liked_from: float | None = None,
         others: float = 0.25,
         rank: int | None = 256,
-        regularization: float = 500.0,
+        regularization: float | None = None,
         threads: int | None = None,
         adapter: bool | AdapterSettings = False,
         reranker: bool | Kind | RerankerSettings = False,
+        collaborative: Model = "ease",
+        pooling: str | None = None,
     ) -> None:
         if isinstance(decay, str) and decay != "auto":
             raise InvalidInput(f"decay must be a positive number of items, None or 'auto'; got {decay!r}")
@@ -90,7 +100,14 @@ class Recommender(Answers):
             HistoryWeighting(decay)
         shape = AdapterSettings() if adapter is True else adapter or None
         stage = RerankerSettings.of(reranker)
-        self._settings = Settings(weights, decay, liked_from, others, rank, regularization, threads, shape, stage)
+        check_model(collaborative, regularization)
+        if pooling is not None:
+            pooling_from_name(pooling)
+            if not isinstance(encoder, str | Path):
+                raise InvalidInput("pooling goes with a known model or a folder; an object or callable pools by itself")
+        self._settings = Settings(
+            weights, decay, liked_from, others, rank, regularization, threads, shape, stage, collaborative, pooling
+        )
         self._encoder_like = encoder
         self._encoder: TextEncoder | None = None
         self._state: Fitted | None = None
@@ -218,7 +235,7 @@ class Recommender(Answers):
     def save(self, path: str | Path) -> None:
         """Write everything but the encoder to the folder `path`, atomically, checksummed. Ids must be str, int or UUID.
 
-        The name or folder of an encoder is kept; an object or callable must be given to `load` again.
+        The name or folder of an encoder and its pooling are kept; an object or callable must be given to `load` again.
         """
         storage.save(Path(path), self._fitted(), self._settings, self._encoder_name)
 
@@ -361,7 +378,7 @@ class Recommender(Answers):
         if self._encoder is None:
             like = self._encoder_like
             if isinstance(like, str | Path):
-                self._encoder = Encoder(like, threads=self._settings.threads)
+                self._encoder = Encoder(like, pooling=self._settings.pooling, threads=self._settings.threads)
             else:
                 self._encoder = as_text_encoder(like)
         return self._encoder
