@@ -1,8 +1,9 @@
 """Choose the settings of a recommender by search, on a validation part of the training data: what `llmrec-fast tune` runs.
 
-Optuna proposes settings; each is scored as `Recommender` would score with it: features are learned from the first four fifths
-of everyone's interactions, and what was liked after them is to be found. The interactions given are all used up by this, so an
-honest figure for the settings needs others: tune on one file, evaluate on another.
+Optuna proposes settings out of those that `tuning_space.py` knows; each is scored as `Recommender` would score with it:
+features are learned from the first four fifths of everyone's interactions, and what was liked after them is to be found. The
+interactions given are all used up by this, so an honest figure for the settings needs others: tune on one file, evaluate on
+another.
 """
 
 from __future__ import annotations
@@ -10,60 +11,63 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import BoolArray, Float32Array, as_count, as_matrix
-from llmrec_fast.encoding import TextEncoder
+from llmrec_fast.arrays import Float32Array, as_count, as_matrix
+from llmrec_fast.encoding import Encoder, TextEncoder
+from llmrec_fast.encoding.pooling import pooling_from_name
 from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.evaluation import evaluate
-from llmrec_fast.features import Centring, Interactions, Items, fit_ease, popularity_prior
+from llmrec_fast.features import Interactions, Items
 from llmrec_fast.offline import OfflineResult
+from llmrec_fast.ranking.torch_training import import_torch
 from llmrec_fast.recommender import Recommender
-from llmrec_fast.recommender.fitting import Settings, strengths_and_likes
+from llmrec_fast.recommender.collaborating import MODELS, Model, check_installed, check_model, is_installed
 from llmrec_fast.recommender.reranking import Kind, check_kind
-from llmrec_fast.recommender.space import FusedSpace
-from llmrec_fast.recommender.validation import HeldOut, feature_scores, hold_out
 from llmrec_fast.tuned import TunedSettings
+from llmrec_fast.tuning_space import OWN_POOLING, PooledTexts, SearchSpace, Setting
 
-_RANKS = (32, 64, 128, 256, 512)
-_REGULARIZATIONS = (10.0, 30.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
-_OTHERS = (0.0, 0.1, 0.25, 0.5, 1.0)
-_DECAYS = (2.0, 200.0)
-_LARGEST_WEIGHT = 1.5
-# what `Recommender` does unasked: tried first, so that what is found is never worse on the validation part
-_DEFAULTS = {"decay": 20.0, "text": 0.1, "popularity": 0.3, "rank": 256, "regularization": 500.0, "others": 0.25}
-# vectors of EASE that are kept for the next trial, as numbers
-_KEPT_NUMBERS = 2**28
+POOLINGS = ("mean", "max", "first")
 
 
 def tune_recommender(
     items: Items,
     interactions: Interactions,
-    encoder: TextEncoder,
+    encoder: TextEncoder | str | Path,
     *,
     liked_from: float | None = None,
+    models: Sequence[Model] | None = None,
+    poolings: Sequence[str] | None = None,
+    adapter: bool = False,
     rerankers: Sequence[Kind] = (),
     minutes: float = 10.0,
     trials: int | None = None,
     storage: str | Path | None = None,
     study: str = "recommender",
     seed: int = 0,
+    threads: int | None = None,
 ) -> TunedSettings:
-    """Search decay, weights of text and popularity, rank, regularization and, with `liked_from`, others.
+    """Search the collaborative model with its rank and regularization, decay, pooling, weights, adapter, reranker and others.
 
-    Texts are encoded once; EASE is fitted once for each regularization and others, of which lower ranks are the first columns.
+    The defaults of every model are tried first, those of the first one before all. Texts are encoded once a pooling, when a
+    trial first asks for it; a model is fitted once for each of its settings, lower ranks of EASE and SVD being the first
+    columns of higher ones; an adapter is trained once for each pooling and `others`.
 
     Parameters
     ----------
     items, interactions : the training data; item codes of `interactions` are positions in `items`.
-    encoder : makes the text vectors.
-    liked_from : for ratings: from which value on an item was liked.
+    encoder : makes the text vectors: a known model, a model folder, or a ready encoder.
+    liked_from : for ratings: from which value on an item was liked; how much `others` count is searched then.
+    models : collaborative models to choose among, see `Recommender`; None: all that are installed.
+    poolings : poolings of a text's tokens to try beside the model's own, as `Recommender(pooling=...)` takes them; None: mean,
+        max and first, or none for a ready encoder, which pools as it does.
+    adapter : whether an adapter may be chosen; each is trained inside the training side of the validation split, in a minute or
+        more.
     rerankers : kinds of reranker ("trees", "neural") to try on the settings that were found, after the search; each is trained
         once, inside the training side of the validation split, and the best of them and of none is taken.
     minutes : no trial starts after so many minutes from the call; one trial is made in any case.
@@ -72,11 +76,13 @@ def tune_recommender(
         ended.
     study : its name in `storage`; give each encoder its own.
     seed : of the search. The same seed and number of trials find the same settings in a new study.
+    threads : of the encoder and of what is fitted.
 
     Raises
     ------
-    MissingDependency : Optuna, or what a reranker is trained by, is not installed.
-    InvalidInput : nothing to validate on; a study of this name that was made on other data.
+    MissingDependency : Optuna, or what a model, an adapter or a reranker is trained by, is not installed.
+    InvalidInput : nothing to validate on; no model to choose; poolings for a ready encoder; a study of this name that was made
+        on other data or with other choices.
     """
     start = time.monotonic()
     if not 0 < minutes < math.inf:
@@ -88,8 +94,16 @@ def tune_recommender(
         raise MissingDependency("tuning needs Optuna: pip install 'llmrec-fast[tune]'") from error
     for kind in rerankers:
         check_kind(kind)
-    search = _Search.start(items, interactions, encoder, liked_from)
+    if adapter:
+        import_torch("an adapter")
+    chosen_models = _check_models(models)
+    texts, chosen_poolings = _texts(items, encoder, poolings, threads)
+    space = SearchSpace(items, interactions, liked_from, texts, chosen_models, chosen_poolings, adapter, threads)
     data = _checksum(interactions)
+    made_of = {
+        "data": f"{data} {len(items)} {liked_from}",
+        "choices": f"models {', '.join(chosen_models)}; poolings {', '.join(chosen_poolings)}; adapter {adapter}",
+    }
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -99,40 +113,26 @@ def tune_recommender(
             direction="maximize",
             load_if_exists=True,
         )
-        made_on = f"{data} {len(items)} {liked_from}"
-        if studied.user_attrs.setdefault("data", made_on) != made_on:
-            raise InvalidInput(f"the study {study!r} in {storage} was made on other data; give another name or file")
-        studied.set_user_attr("data", made_on)
+        _check_study(studied, made_of, f"the study {study!r} in {storage}")
         finished = _finished(studied)
         # a study that goes on must not draw again what it drew at its start
         studied.sampler = optuna.samplers.TPESampler(seed=seed + len(finished))
-        if not finished:
-            studied.enqueue_trial(search.first())
+        if not studied.trials:
+            for parameters in space.first():
+                studied.enqueue_trial(parameters)
         made = 0
         while made < most and (not made or time.monotonic() < start + 60 * minutes):
             trial = studied.ask()
-            studied.tell(trial, search.quality_of(search.propose(trial)))
+            studied.tell(trial, space.quality_of(space.propose(trial)))
             made += 1
         found, best = _finished(studied), studied.best_trial
-        chosen = best.params
-        tuned = TunedSettings(
-            {"collaborative": 1.0, "text": chosen["text"], "popularity": chosen["popularity"]},
-            chosen["decay"],
-            chosen["rank"],
-            chosen["regularization"],
-            chosen.get("others", _DEFAULTS["others"]),
-            liked_from,
-            False,
-            float(best.value),
-            float(found[0].value),
-            len(found),
-            data,
-        )
+        setting = space.propose(optuna.trial.FixedTrial(best.params))
+        tuned = _tuned(setting, liked_from, float(best.value), float(found[0].value), len(found), data)
         for kind in rerankers:
             name = f"quality of trial {best.number} reranked by {kind}"
             reranked = replace(tuned, reranker=kind)
             if name not in studied.user_attrs:
-                studied.set_user_attr(name, search.reranked_quality(items, reranked))
+                studied.set_user_attr(name, space.quality_of_recommender(reranked))
             reranked = replace(reranked, quality=studied.user_attrs[name])
             tuned = max(tuned, reranked, key=lambda settings: settings.quality)
         return tuned
@@ -143,8 +143,11 @@ def tune_recommender(
 def add_tuned(
     result: OfflineResult, settings: TunedSettings, items: Items, encoder: TextEncoder, metrics: Sequence[str]
 ) -> OfflineResult:
-    """`result` with a row "tuned": a recommender with these settings, fitted on the same training part."""
-    recommender = Recommender(encoder, **settings.arguments()).fit(items, result.train)
+    """`result` with a row "tuned": a recommender with these settings, fitted on the same training part.
+
+    encoder : pools as `settings.pooling` says.
+    """
+    recommender = Recommender(encoder, **(settings.arguments() | {"pooling": None})).fit(items, result.train)
     k = next(iter(result.answers.values())).shape[1]
     positions = recommender.recommend(result.users, k).positions
     figures = evaluate(positions, result.relevant, metrics, n_items=len(items), item_counts=result.liked_counts)
@@ -171,84 +174,64 @@ class EncodedOnce:
         return self._vectors
 
 
-@dataclass(frozen=True)
-class _Search:
-    """The space of settings and how good each is."""
+def _check_models(models: Sequence[Model] | None) -> tuple[Model, ...]:
+    if models is None:
+        return tuple(model for model in MODELS if is_installed(model))
+    if not models:
+        raise InvalidInput(f"models must name at least one of {', '.join(MODELS)}")
+    for model in models:
+        check_model(model)
+        check_installed(model)
+    return tuple(dict.fromkeys(models))
 
-    interactions: Interactions
-    liked: BoolArray
-    held: HeldOut
-    ranks: tuple[int, ...]
-    strengths: Callable[[float], Interactions]
-    collaborative: Callable[[float, float], Float32Array]
-    vectors: Float32Array
-    text: Float32Array
-    prior: Float32Array
-    rated: bool
 
-    @classmethod
-    def start(cls, items: Items, interactions: Interactions, encoder: TextEncoder, liked_from: float | None) -> _Search:
-        rated = liked_from is not None
-        _, liked = strengths_and_likes(Settings(liked_from=liked_from), interactions)
-        held = hold_out(interactions, liked)
-        if isinstance(held, str):
-            raise InvalidInput(f"there is nothing to tune on: {held}")
+def _texts(
+    items: Items, encoder: TextEncoder | str | Path, poolings: Sequence[str] | None, threads: int | None
+) -> tuple[PooledTexts, tuple[str, ...]]:
+    """The text vectors and the poolings to choose among, the model's own first."""
+    if not isinstance(encoder, str | Path):
+        if poolings:
+            raise InvalidInput("a ready encoder pools as it does: give a model's name or folder to try other poolings")
+        return PooledTexts(items.texts, lambda _: encoder), (OWN_POOLING,)
+    own = Encoder(encoder, threads=threads)
+    named = [pooling_from_name(name).modes[0] for name in (POOLINGS if poolings is None else poolings)]
+    others = dict.fromkeys(name for name in named if name != own.describe()["pooling"])
 
-        def strengths(others: float) -> Interactions:
-            settings = Settings(liked_from=liked_from, others=others)
-            return interactions.with_values(strengths_and_likes(settings, interactions)[0])
+    def encoder_of(pooling: str) -> TextEncoder:
+        return own if pooling == OWN_POOLING else Encoder(encoder, pooling=pooling, threads=threads)
 
-        side = min(interactions.to_csr().shape)
-        # from this side on EASE finds the leading part only
-        ranks = tuple(rank for rank in _RANKS if rank <= (side if side <= 2048 else side // 4)) or (side,)
+    return PooledTexts(items.texts, encoder_of), (OWN_POOLING, *others)
 
-        @lru_cache(max(1, _KEPT_NUMBERS // (len(items) * ranks[-1])))
-        def collaborative(regularization: float, others: float) -> Float32Array:
-            matrix = strengths(others).select(held.train).to_csr()
-            return fit_ease(matrix, ranks[-1], regularization=regularization).history_vectors
 
-        vectors = as_matrix(encoder.encode(items.texts), "the vectors of the texts")
-        counts = np.bincount(interactions.items[held.train & liked], minlength=len(items))
-        text = Centring.fit(vectors).apply(vectors)
-        prior = popularity_prior(counts)
-        return cls(interactions, liked, held, ranks, strengths, collaborative, vectors, text, prior, rated)
+def _check_study(studied: Any, made_of: dict[str, str], which: str) -> None:
+    """Note what a new study is made of; refuse one that is made of something else."""
+    for name, value in made_of.items():
+        noted = studied.user_attrs.get(name)
+        if noted is None and not studied.trials:
+            studied.set_user_attr(name, value)
+        elif noted != value:
+            raise InvalidInput(f"{which} was made with other {name} ({noted}; now {value}); give another name or file")
 
-    def first(self) -> dict[str, Any]:
-        """The settings to try first."""
-        known = {name: value for name, value in _DEFAULTS.items() if self.rated or name != "others"}
-        return known | {"rank": max(rank for rank in self.ranks if rank <= 256 or rank == self.ranks[0])}
 
-    def propose(self, trial: Any) -> dict[str, Any]:
-        """Settings that an Optuna trial suggests."""
-        return {
-            "decay": trial.suggest_float("decay", *_DECAYS, log=True),
-            "text": trial.suggest_float("text", 0, _LARGEST_WEIGHT),
-            "popularity": trial.suggest_float("popularity", 0, _LARGEST_WEIGHT),
-            "rank": trial.suggest_categorical("rank", self.ranks),
-            "regularization": trial.suggest_categorical("regularization", _REGULARIZATIONS),
-            "others": trial.suggest_categorical("others", _OTHERS) if self.rated else _DEFAULTS["others"],
-        }
-
-    def quality_of(self, setting: dict[str, Any]) -> float:
-        """Mean of NDCG@10 and Recall@20 on the validation part."""
-        vectors = self.collaborative(setting["regularization"], setting["others"])[:, : setting["rank"]]
-        space = FusedSpace({"collaborative": np.ascontiguousarray(vectors), "text": self.text}, self.prior)
-        users = self.held.sample(4 * len(self.prior))
-        part = self.strengths(setting["others"]).select(self.held.train)
-        made = feature_scores(part, users, space, setting["decay"])
-        total = made["collaborative"]
-        for name in ("text", "popularity"):
-            total = total + np.float32(setting[name]) * made[name]
-        return self.held.quality(self.interactions, users)(total)
-
-    def reranked_quality(self, items: Items, settings: TunedSettings) -> float:
-        """The same of a recommender with a reranker: fitted on the training side, asked for what was held out."""
-        recommender = Recommender(None, **settings.arguments())
-        recommender.fit(items, self.interactions.select(self.held.train), vectors={"text": self.vectors})
-        users = self.held.sample(4 * len(self.prior))
-        quality = self.held.quality(self.interactions, users)
-        known = [self.interactions.user_ids[int(code)] for code in users]
-        return quality.of_lists(recommender.recommend(known, min(quality.shown, len(items))).positions)
+def _tuned(
+    setting: Setting, liked_from: float | None, quality: float, default_quality: float, trials: int, data: str
+) -> TunedSettings:
+    return TunedSettings(
+        setting.weights,
+        setting.decay,
+        setting.rank,
+        setting.regularization,
+        setting.others,
+        liked_from,
+        False,
+        quality,
+        default_quality,
+        trials,
+        data,
+        setting.model,
+        None if setting.pooling == OWN_POOLING else setting.pooling,
+        setting.adapter is not None,
+    )
 
 
 def _storage_address(storage: str | Path | None) -> str | None:

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from llmrec_fast.encoding import Encoder
+    from llmrec_fast.encoding import Encoder, TextEncoder
     from llmrec_fast.evaluation import write_report
     from llmrec_fast.offline import DEFAULT_METRICS, evaluate_offline, format_rows
     from llmrec_fast.tuning import EncodedOnce, add_tuned, tuned_on
@@ -45,7 +45,10 @@ def _run(options: argparse.Namespace) -> None:
     if settings is not None:
         if tuned_on(settings, interactions):
             print("warning: these settings were tuned on these interactions: the row is optimistic", file=sys.stderr)
-        result = add_tuned(result, settings, items, encoder, metrics)
+        pooled: TextEncoder = encoder
+        if settings.pooling is not None:
+            pooled = Encoder(options.model, pooling=settings.pooling, threads=options.threads)
+        result = add_tuned(result, settings, items, pooled, metrics)
     if options.report is not None:
         for path in write_report(options.report, result.report(metrics)):
             print(f"written: {path}", file=sys.stderr)

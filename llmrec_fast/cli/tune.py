@@ -26,6 +26,25 @@ def add(commands: Any) -> None:
     add_data(command, required=True)
     command.add_argument("--output", type=Path, metavar="FILE", help="write the settings there, for --settings")
     command.add_argument(
+        "--collaborative",
+        action="append",
+        metavar="MODEL",
+        help="a model of behaviour to choose among: ease, item-knn, svd, als, bpr or nmf; may be repeated (default: all that "
+        "are installed)",
+    )
+    command.add_argument(
+        "--pooling",
+        action="append",
+        metavar="NAME",
+        help="a pooling of a text's tokens to try beside the model's own, each one pass over the texts: mean, max, first, "
+        "last, weighted_mean or mean_sqrt_len; may be repeated (default: mean, max and first; 'own' for no other)",
+    )
+    command.add_argument(
+        "--adapter",
+        action="store_true",
+        help="also try adapter towers over the texts, a minute or more for each that is trained (needs torch)",
+    )
+    command.add_argument(
         "--reranker",
         action="append",
         default=[],
@@ -39,21 +58,28 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from llmrec_fast.encoding import Encoder
     from llmrec_fast.tuning import tune_recommender
+    from llmrec_fast.tuning_space import OWN_POOLING
 
     items, interactions = read_data(options)
+    poolings = options.pooling
+    if poolings is not None:
+        poolings = [name for name in poolings if name != OWN_POOLING]
     found = tune_recommender(
         items,
         interactions,
-        Encoder(options.model, threads=options.threads),
+        options.model,
         liked_from=options.liked_from,
+        models=options.collaborative,
+        poolings=poolings,
+        adapter=options.adapter,
         rerankers=options.reranker,
         minutes=options.minutes,
         trials=options.trials,
         storage=options.storage,
         study=options.model,
         seed=options.seed,
+        threads=options.threads,
     )
     if options.output is not None:
         found.write(options.output)

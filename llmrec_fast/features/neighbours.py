@@ -17,7 +17,7 @@ from llmrec_fast.errors import InvalidInput
 from llmrec_fast.features.collaborative import CollaborativeVectors, check_matrix
 
 _BLOCK_ITEMS = 1024
-# up to this side all singular vectors are found and most are dropped; above, the Lanczos method finds the leading ones
+# largest side of which more singular vectors than a quarter are found, all at once: cubic time
 _DENSE_SIDE = 2048
 _LARGEST_DENSE_SIDE = 16384
 
@@ -49,16 +49,20 @@ class ItemWeights:
         from scipy.sparse import issparse
         from scipy.sparse.linalg import svds
 
+        from llmrec_fast.kernels.blas import one_blas_thread
+
         side = self.matrix.shape[0]
         rank = min(as_count(rank, "rank"), side)
-        if side <= _DENSE_SIDE:
-            dense = self.matrix.toarray() if issparse(self.matrix) else self.matrix
-            left, singular, right = np.linalg.svd(dense.astype(np.float64))
-        elif rank > side // 4:
+        if rank <= side // 4:
+            # many small products: more threads of BLAS would wait for one another
+            with one_blas_thread():
+                left, singular, right = svds(self.matrix.astype(np.float64), k=rank, v0=np.ones(side), solver="arpack")
+            left, singular, right = left[:, ::-1], singular[::-1], right[::-1]
+        elif side > _DENSE_SIDE:
             raise InvalidInput(f"for {side:,} items rank must be at most {side // 4:,}; got {rank:,}")
         else:
-            left, singular, right = svds(self.matrix.astype(np.float64), k=rank, v0=np.ones(side), solver="arpack")
-            left, singular, right = left[:, ::-1], singular[::-1], right[::-1]
+            dense = self.matrix.toarray() if issparse(self.matrix) else self.matrix
+            left, singular, right = np.linalg.svd(dense.astype(np.float64))
         roots = np.sqrt(singular[:rank])
         history, items = left[:, :rank] * roots, right[:rank].T * roots
         return CollaborativeVectors(history.astype(np.float32), items.astype(np.float32))

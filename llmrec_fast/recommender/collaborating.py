@@ -48,7 +48,10 @@ class _Known:
 _KNOWN: Mapping[Model, _Known] = {
     "ease": _Known(lambda m, rank, strength, _: fit_ease(m, rank, regularization=strength), 500.0, nested=True),
     "item-knn": _Known(
-        lambda m, rank, shrinkage, _: fit_item_knn(m, shrinkage=shrinkage).to_vectors(rank), 10.0, positive=False
+        lambda m, rank, shrinkage, _: fit_item_knn(m, shrinkage=shrinkage).to_vectors(rank),
+        10.0,
+        positive=False,
+        nested=True,
     ),
     "svd": _Known(lambda m, rank, *_: fit_svd(m, rank), None, nested=True),
     "als": _Known(

@@ -95,7 +95,7 @@ def fit(
             )
         adapter = None
         if settings.adapter is not None:
-            adapter = _adapt(settings, centred, weighed.select(part), liked[part], show_progress)
+            adapter = adapt(settings, centred, weighed.select(part), liked[part], show_progress)
             features[ADAPTER], features[ADAPTER_HISTORIES] = adapter.item_vectors, adapter.history_vectors
         prior = popularity_prior(np.bincount(weighed.items[part & liked], minlength=len(items)))
         return join_space(features, prior, adapter), adapter
@@ -148,7 +148,7 @@ def join_space(features: Mapping[str, Float32Array], prior: Float32Array, adapte
     return FusedSpace(features, prior, history_tables=tables, attention=attention)
 
 
-def _adapt(
+def adapt(
     settings: Settings,
     features: Mapping[str, Float32Array],
     interactions: Interactions,
