@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from llmrec_fast.arrays import as_count
@@ -20,7 +20,7 @@ from llmrec_fast.arrays import as_count
 Result = TypeVar("Result")
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_pool: _Pool | None = None
 _threads: int | None = None
 
 
@@ -44,7 +44,7 @@ def set_threads(threads: int | None) -> None:
         _threads = threads
         retired, _pool = _pool, None
     if retired is not None:
-        retired.shutdown(wait=False)
+        retired.retire()
 
 
 def run_parallel(
@@ -84,7 +84,10 @@ class _Work(Generic[Result]):
         self._left = len(calls)
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._done = (
+            threading.Lock()
+        )  # held until the last call has ended: an event takes longer to make than some calls
+        self._done.acquire()
 
     def drain(self) -> None:
         while True:
@@ -99,20 +102,46 @@ class _Work(Generic[Result]):
             with self._lock:
                 self._left -= 1
                 if self._left == 0:
-                    self._done.set()
+                    self._done.release()
 
     def wait(self) -> list[Result]:
-        self._done.wait()
+        self._done.acquire()
         if self._error is not None:
             raise self._error
         return self._results
+
+
+class _Pool:
+    """Threads that run tasks from one queue: as an executor of the standard library, without a future for every task, whose
+    making took a tenth of the time of a short search. They end with the process and hold no task that anyone still needs then.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = threads
+        for number in range(threads):
+            threading.Thread(target=self._run, name=f"llmrec_fast_{number}", daemon=True).start()
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Have a thread run `task`, which must not raise."""
+        self._tasks.put(task)
+
+    def retire(self) -> None:
+        """Let the threads end once they have run what was submitted."""
+        for _ in range(self._threads):
+            self._tasks.put(None)
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+            del task  # an idle thread must not keep a search's arrays alive
 
 
 def _submit(task: Callable[[], None]) -> None:
     global _pool
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max(1, get_threads() - 1), thread_name_prefix="llmrec_fast")
+            _pool = _Pool(max(1, get_threads() - 1))
         _pool.submit(task)
 
 

@@ -65,6 +65,19 @@ def test_neither_threads_nor_slabs_change_the_answer(threads: int, scratch: int)
     assert_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_groups_of_queries_side_by_side_change_neither_answers_nor_counts(threads: int) -> None:
+    rows, queries = make_rows(4000, 64), make_rows(83, 64, 1)  # five full groups of queries and three more
+    segment = encoded(rows, 32, 32)
+    alone, together = ScanCounts(), ScanCounts()
+    expected = cpu.bounded_search([segment], queries, 7, euclidean=False, threads=1, counts=alone)
+    ours = cpu.bounded_search([segment], queries, 7, euclidean=False, threads=threads, counts=together)
+    assert_equal(ours, expected)
+    assert_equal(ours, reference.bounded_search([segment], queries, 7, euclidean=False))
+    assert together.scanned == alone.scanned == 83 * 4096
+    assert together.reranked >= 83 * 7
+
+
 def test_segments_with_and_without_codes_join() -> None:
     rows = make_rows(7000, 96)
     plan = plan_of(rows, 32, 64)

@@ -96,8 +96,8 @@ def bounded_search(
     group = max(1, min(widest, scratch_bytes // 2 // (16 * k * threads)))
     # the longest segment first: its seeds give the others a good threshold
     ordered = sorted((segment for segment in segments if len(segment.rows)), key=lambda segment: -len(segment.rows))
-    for start in range(0, len(queries), group):
-        stop = min(start + group, len(queries))
+
+    def search(start: int, stop: int, threads: int, scratch_bytes: int) -> _GroupSearch:
         with admission.step(available_cores()) as running, borrowed_scratch() as scratch:
             share = max(1, threads // running)
             heaps = _Heaps(
@@ -109,12 +109,20 @@ def bounded_search(
                 np.zeros((share, stop - start), np.int64),
             )
             own = indptr[start : stop + 1]
-            search = _GroupSearch(isa, plan, queries[start:stop], euclidean, own, excluded_rows, heaps, share, scratch)
+            group = _GroupSearch(isa, plan, queries[start:stop], euclidean, own, excluded_rows, heaps, share, scratch)
             for segment in ordered:
-                search.visit(segment, scratch_bytes // 2)
+                group.visit(segment, scratch_bytes // 2)
             sort_heaps(heaps.scores, heaps.rows, heaps.sizes)
-            if counts is not None:
-                search.report(counts)
+            return group
+
+    groups = [(start, min(start + group, len(queries))) for start in range(0, len(queries), group)]
+    # as many groups as there are threads side by side: then no thread waits for another between the steps of a group
+    abreast = len(groups) // threads * threads
+    done = run_parallel(search, [(*cut, 1, scratch_bytes // threads) for cut in groups[:abreast]], threads)
+    done += [search(*cut, threads, scratch_bytes) for cut in groups[abreast:]]
+    if counts is not None:
+        for group_search in done:
+            group_search.report(counts)
     return scores, rows
 
 

@@ -21,9 +21,13 @@ class Scratch:
 
     def __init__(self) -> None:
         self._buffers: dict[str, npt.NDArray[np.uint8]] = {}
+        self._views: dict[str, npt.NDArray[Any]] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A C-contiguous array of `shape`, valid until the next call with this name."""
+        view = self._views.get(name)
+        if view is not None and view.shape == shape and view.dtype == dtype:
+            return view  # one search after the other asks for the same
         count = 1
         for length in shape:
             count *= length
@@ -31,7 +35,8 @@ class Scratch:
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < size:
             buffer = self._buffers[name] = aligned_zeros(size, np.uint8).view(np.uint8)
-        return buffer[:size].view(dtype).reshape(shape)
+        view = self._views[name] = buffer[:size].view(dtype).reshape(shape)
+        return view
 
 
 _idle: deque[Scratch] = deque(maxlen=_KEEP)
