@@ -95,23 +95,24 @@ def prepare_queries(queries: Float32Array, plan: ScanPlan, padded: int) -> Query
 _IDENTITY = np.zeros((0, 0), np.float32)
 
 
-@jit()
+@jit(fastmath={"reassoc", "contract", "nsz", "nnan"})
 def _quantise(z: Float64Array, start: int, stop: int, levels: int, codes: np.ndarray) -> tuple[np.float32, int, float]:
     """Codes of z[start:stop] with |code| <= levels; the step, the sum of the codes, the norm of what is lost."""
     largest = 0.0
     for c in range(start, stop):
         largest = max(largest, abs(z[c]))
     step = np.float32(max(largest / levels, 1e-30))
-    total, lost = 0, 0.0
+    inverse = 1 / np.float64(step)
+    total, lost = np.int32(0), 0.0
     for c in range(start, stop):
-        code = min(max(np.rint(z[c] / step), -np.float64(levels)), np.float64(levels))
+        code = min(max(np.rint(z[c] * inverse), -np.float64(levels)), np.float64(levels))
         codes[c - start] = np.int16(code)
-        total += np.int64(code)
+        total += np.int32(code)
         lost += (z[c] - code * step) ** 2
     return step, total, np.sqrt(lost) * _MARGIN + 1e-12
 
 
-@jit()
+@jit(fastmath={"reassoc", "contract", "nsz"})
 def _norm(z: Float64Array, start: int, stop: int) -> float:
     total = 0.0
     for c in range(start, stop):
@@ -134,6 +135,35 @@ def _rotate(unit: Float64Array, rotation: Float32Array, z: Float64Array) -> None
     for i in range(dim - dim % 4, dim):
         for c in range(dim):
             z[c] += unit[i] * np.float64(rotation[i, c])
+
+
+@jit(fastmath={"reassoc", "contract", "nsz"})
+def _rotate_two(unit: Float64Array, rotation: Float32Array, z0: Float64Array, z1: Float64Array) -> None:
+    """`_rotate` for the two rows of `unit`, which share the loads of the rotation: .6 of the time a query."""
+    dim = unit.shape[1]
+    for c in range(dim):
+        z0[c], z1[c] = 0.0, 0.0
+    for i in range(0, dim - 3, 4):
+        a0, a1, a2, a3 = unit[0, i], unit[0, i + 1], unit[0, i + 2], unit[0, i + 3]
+        b0, b1, b2, b3 = unit[1, i], unit[1, i + 1], unit[1, i + 2], unit[1, i + 3]
+        v0, v1, v2, v3 = rotation[i], rotation[i + 1], rotation[i + 2], rotation[i + 3]
+        for c in range(dim):
+            w0, w1, w2, w3 = np.float64(v0[c]), np.float64(v1[c]), np.float64(v2[c]), np.float64(v3[c])
+            z0[c] += (a0 * w0 + a1 * w1) + (a2 * w2 + a3 * w3)
+            z1[c] += (b0 * w0 + b1 * w1) + (b2 * w2 + b3 * w3)
+    for i in range(dim - dim % 4, dim):
+        for c in range(dim):
+            w = np.float64(rotation[i, c])
+            z0[c] += unit[0, i] * w
+            z1[c] += unit[1, i] * w
+
+
+@jit()
+def _rotate_all(unit: Float64Array, rotation: Float32Array, z: Float64Array) -> None:
+    for j in range(0, len(unit) - 1, 2):
+        _rotate_two(unit[j : j + 2], rotation, z[j], z[j + 1])
+    if len(unit) % 2:
+        _rotate(unit[-1], rotation, z[-1])
 
 
 @jit()
@@ -162,27 +192,32 @@ def _prepare(
     count, dim = queries.shape
     stop0 = min(first, dim)
     stop1 = min(first + second, dim)
-    unit_query, z = np.empty(dim), np.empty(dim)
+    directions, rotated, moments = np.zeros((count, dim)), np.empty((count, dim)), np.empty((count, 3))
     for j in range(count):
         square, along_mean, own_square, mean_square = 0.0, 0.0, 0.0, 0.0
         for c in range(dim):
             q, m = np.float64(queries[j, c]), np.float64(mean[c])
             wide[j, c] = q
             u = q - m if euclidean else q
-            unit_query[c] = u
+            directions[j, c] = u
             square += u * u
             own_square += q * q
             mean_square += m * m
             along_mean += q * m
-        norm = np.sqrt(square)
+        moments[j, 0], moments[j, 1], moments[j, 2] = square, along_mean, own_square * mean_square
+        if square > 0:
+            norm = np.sqrt(square)
+            for c in range(dim):
+                directions[j, c] /= norm
+    if len(rotation) > 0:
+        _rotate_all(directions, rotation, rotated)
+    else:
+        rotated[:] = directions
+    for j in range(count):
+        square, along_mean, squares = moments[j, 0], moments[j, 1], moments[j, 2]
+        norm, z = np.sqrt(square), rotated[j]
         if norm == 0.0:
             continue
-        for c in range(dim):
-            unit_query[c] /= norm
-        if len(rotation) > 0:
-            _rotate(unit_query, rotation, z)
-        else:
-            z[:] = unit_query
 
         # how an exact score becomes a threshold for bounds of the unit query and the scaled row
         if euclidean:
@@ -194,7 +229,7 @@ def _prepare(
             to_bound = scale / norm
             bias_weight = scale / norm if bias_radius > 0 else 0.0
             offset = -(along_mean + bias_centre) * to_bound
-            slack = (np.sqrt(own_square * mean_square) + abs(bias_centre)) * to_bound
+            slack = (np.sqrt(squares) + abs(bias_centre)) * to_bound
         spread = bias_weight * bias_radius
         usable[j] = (
             spread < 1e25
