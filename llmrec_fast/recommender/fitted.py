@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import Int64Array
+from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.features import Centring, CleaningReport
 from llmrec_fast.ids import IdTable, IdView
 from llmrec_fast.ranking.adapter import Adapter
@@ -110,6 +110,16 @@ class Fitted:
     def titles(self, positions: Int64Array) -> list[str]:
         """How the items at positions are shown."""
         return [self.growing.titles[place] for place in self.space.at(positions).tolist()]
+
+    def described(self, ids: Iterable[Hashable], names: Iterable[str]) -> dict[str, Float32Array]:
+        """The vectors (n, d_f) of items under the features `names`, zeros for an item that is not known."""
+        positions = np.array([self.item_ids.position(item) if item in self.item_ids else -1 for item in ids], np.int64)
+        known = positions >= 0
+        made = {}
+        for name in names:
+            made[name] = np.zeros((len(positions), self.space.features[name].shape[1]), np.float32)
+            made[name][known] = self.space.vectors(name, positions[known])
+        return made
 
     def title(self, position: int) -> str:
         """How the item at a position is shown."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -85,14 +85,13 @@ def fit(
 
     if settings.adapter is not None and not centred:
         raise InvalidInput("an adapter needs text or other vectors to adapt; give an encoder or vectors=")
+    if settings.adapter is not None and settings.adapter.collaborative and settings.rank is None:
+        raise InvalidInput("an adapter that reads collaborative vectors needs a rank for them")
 
     def learn_all(part: BoolArray) -> tuple[FusedSpace, Adapter | None]:
         features = dict(centred)
-        if collaborates and settings.rank is not None:
-            matrix = weighed.select(part).to_csr()
-            features |= fit_collaborative(
-                settings.collaborative, matrix, settings.rank, settings.regularization, settings.threads
-            )
+        if collaborates:
+            features |= learn_collaborative(settings, weighed.select(part).to_csr())
         adapter = None
         if settings.adapter is not None:
             adapter = adapt(settings, centred, weighed.select(part), liked[part], show_progress)
@@ -161,6 +160,14 @@ def adapt(
     strengths = interactions.by_user().values
     if histories.values is None or strengths is None:
         raise InvalidInput("an adapter needs interactions with strengths")
+    shape = len(interactions.user_ids), len(interactions.item_ids)
+
+    def collaborative(indptr: Int64Array, items: Int64Array, values: Float32Array) -> Float32Array:
+        from scipy.sparse import csr_matrix
+
+        return learn_collaborative(settings, csr_matrix((values, items, indptr), shape))[COLLABORATIVE]
+
+    reads = settings.adapter is not None and settings.adapter.collaborative
     return fit_adapter(
         features,
         histories.indptr,
@@ -168,9 +175,17 @@ def adapt(
         strengths,
         histories.values > 0,
         settings.adapter,
+        learned={COLLABORATIVE: collaborative} if reads else None,
         threads=settings.threads,
         show_progress=show_progress,
     )
+
+
+def learn_collaborative(settings: Settings, matrix: Any) -> dict[str, Float32Array]:
+    """The matrices of the feature "collaborative", learned from a (users, items) scipy sparse matrix; none without a rank."""
+    if settings.rank is None:
+        return {}
+    return fit_collaborative(settings.collaborative, matrix, settings.rank, settings.regularization, settings.threads)
 
 
 def _histories(interactions: Interactions, decay: float | None) -> UserHistories:

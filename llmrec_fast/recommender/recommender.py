@@ -364,7 +364,8 @@ class Recommender(Answers):
         features = {name: centrings[name].apply(values) for name, values in given.items()}
         adapter = self._fitted().adapter
         if adapter is not None and any(name in features for name in adapter.widths):
-            features[ADAPTER], features[ADAPTER_HISTORIES] = adapter.adapt(features, len(catalogue))
+            inputs = self._fitted().described(catalogue.ids, adapter.widths) | features
+            features[ADAPTER], features[ADAPTER_HISTORIES] = adapter.adapt(inputs, len(catalogue))
         return ItemsWritten(list(catalogue.ids), list(catalogue.titles), features)
 
     def _fitted(self) -> Fitted:

@@ -135,6 +135,46 @@ def test_a_sample_of_candidates_trains_too():
     assert (scores.argmax(axis=1) == np.arange(10, 20)).mean() >= 0.7
 
 
+def test_learned_inputs_are_learned_from_what_training_sees_and_help_where_text_says_nothing():
+    pytest.importorskip("torch")
+    features, indptr, items, strengths, liked = world()
+    silent = {"text": np.tile(features["text"][:1], (20, 1))}
+    seen = []
+
+    def learn(part_indptr, part_items, part_strengths):
+        assert part_indptr[-1] == len(part_items) == len(part_strengths)
+        seen.append(part_items)
+        return np.eye(20, dtype=np.float32)
+
+    settings = replace(FAST, masking=0.0)
+    trained = fit_adapter(silent, indptr, items, strengths, liked, settings, learned={"who": learn}, threads=1)
+    early = np.arange(len(items)) % 6 < 5  # one of six interactions is held out
+    np.testing.assert_array_equal(seen[0], items[early])
+    np.testing.assert_array_equal(seen[1], items)
+    assert dict(trained.widths) == {"text": 12, "who": 20}
+    scores = trained.history_vectors[:10] @ trained.item_vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    assert (scores.argmax(axis=1) == np.arange(10, 20)).mean() >= 0.9
+    deaf = fit_adapter(silent, indptr, items, strengths, liked, settings, threads=1)
+    assert np.ptp(deaf.item_vectors, axis=0).max() < 1e-5
+
+
+def test_masking_teaches_towers_to_do_with_text_alone():
+    pytest.importorskip("torch")
+    features, *behaviour = world()
+    learned = {"who": lambda *_: np.eye(20, dtype=np.float32)}
+
+    def share_found(masking):
+        trained = fit_adapter(features, *behaviour, replace(FAST, masking=masking), learned=learned, threads=1)
+        items, histories = trained.adapt(features, 20)  # as if all of them were new
+        scores = histories[:10] @ items.T
+        np.fill_diagonal(scores, -np.inf)
+        return (scores.argmax(axis=1) == np.arange(10, 20)).mean()
+
+    assert share_found(0.5) >= 0.9
+    assert share_found(0.5) >= share_found(0.0)
+
+
 def test_without_torch_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependency, match=r"llmrec-fast\[train\]"):
@@ -152,3 +192,7 @@ def test_bad_input():
         AdapterSettings(temperature=0)
     with pytest.raises(InvalidInput, match="dropout must lie"):
         AdapterSettings(dropout=1)
+    with pytest.raises(InvalidInput, match="masking must lie"):
+        AdapterSettings(masking=1.5)
+    with pytest.raises(InvalidInput, match="'text' is both given and learned"):
+        fit_adapter(features, indptr, items, strengths, liked, FAST, learned={"text": lambda *_: features["text"]})

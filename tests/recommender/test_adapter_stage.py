@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,10 +20,10 @@ SMALL = AdapterSettings(dimension=8, hidden=8, epochs=4, batch=64, learning_rate
 ALONE = {"adapter": 1.0}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["pooled", "sequential"])
+@pytest.fixture(scope="module", params=["pooled", "sequential", "collaborative"])
 def adapted(request):
     pytest.importorskip("torch")
-    settings = AdapterSettings(**{**vars(SMALL), "sequential": request.param, "recent": 4})
+    settings = replace(SMALL, recent=4, **({} if request.param == "pooled" else {request.param: True}))
     return Recommender(bag_of_words, liked_from=4, adapter=settings, threads=1).fit(item_table(), interaction_table())
 
 
@@ -55,8 +56,11 @@ def test_explanations_add_up_by_feature_and_by_history(adapted):
             assert sum(part.by_feature.get(name, 0.0) for part in explanation.history) == pytest.approx(share, abs=1e-5)
 
 
-def test_a_new_item_is_scored_from_its_text_at_once(adapted):
-    recommender = Recommender(bag_of_words, liked_from=4, adapter=SMALL, threads=1)
+@pytest.mark.parametrize("collaborative", [False, True])
+def test_a_new_item_is_scored_from_its_text_at_once(collaborative):
+    pytest.importorskip("torch")
+    settings = replace(SMALL, collaborative=collaborative)
+    recommender = Recommender(bag_of_words, liked_from=4, adapter=settings, threads=1)
     recommender.fit(item_table(), interaction_table())
     recommender.add_items({"id": ["new wine", "new tool"], "text": [WINES[0], TOOLS[0]]})
     allowed = ["new wine", "new tool"]
@@ -84,3 +88,26 @@ def test_saved_recommenders_answer_alike_and_without_torch(adapted, tmp_path):
 def test_an_adapter_needs_vectors_to_adapt():
     with pytest.raises(InvalidInput, match="needs text or other vectors"):
         Recommender(None, adapter=True).fit(item_table(), interaction_table())
+
+
+def test_a_known_item_that_is_described_anew_keeps_its_other_inputs(tmp_path):
+    pytest.importorskip("torch")
+    settings = replace(SMALL, collaborative=True, smoothing=0)
+    recommender = Recommender(bag_of_words, liked_from=4, rank=4, adapter=settings, threads=1)
+    recommender.fit(item_table(), interaction_table())
+    assert dict(recommender._fitted().adapter.widths) == {"text": bag_of_words([""]).shape[1], "collaborative": 4}
+    recommender.save(tmp_path / "saved")
+    loaded = Recommender.load(tmp_path / "saved", encoder=bag_of_words)
+    state = loaded._fitted()
+    items = state.space.features["adapter"].copy()
+    loaded.upsert_items({"id": ["i0", "new"], "text": [WINES[0], WINES[0]]})
+    positions = loaded._fitted().item_ids.positions(["i0", "new"])
+    same, without = loaded._fitted().space.vectors("adapter", positions)
+    np.testing.assert_allclose(same, items[0], atol=1e-5)
+    assert not np.allclose(without, items[0], atol=1e-2)
+
+
+def test_an_adapter_cannot_read_collaborative_vectors_that_are_left_out():
+    settings = replace(SMALL, collaborative=True)
+    with pytest.raises(InvalidInput, match="needs a rank"):
+        Recommender(bag_of_words, rank=None, adapter=settings).fit(item_table(), interaction_table())

@@ -24,6 +24,8 @@ class AdapterSettings:
     decay : items after which a history item counts 1/e in training.
     temperature : of the softmax over cosines.
     dropout : share of the inputs that is left out at random.
+    collaborative : whether the towers also read the recommender's collaborative vectors of the items. New items have none.
+    masking : share of the items that lack those vectors in a training step, drawn anew for each, so that text alone does too.
     candidates : items that a target competes with; all that were ever chosen while they are no more than this, else so many
         drawn anew for every batch, with the batch's own targets (sampled softmax).
     batch, learning_rate, weight_decay : of AdamW.
@@ -50,6 +52,8 @@ class AdapterSettings:
     patience: int = 4
     validation: float = 0.2
     seed: int = 0
+    collaborative: bool = False
+    masking: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("dimension", "recent", "candidates", "batch", "epochs", "patience"):
@@ -61,6 +65,8 @@ class AdapterSettings:
                 raise InvalidInput(f"{name} must be a positive number; got {getattr(self, name)!r}")
         if not 0 <= self.weight_decay < np.inf:
             raise InvalidInput(f"weight_decay must be a number that is not negative; got {self.weight_decay!r}")
+        if not 0 <= self.masking <= 1:
+            raise InvalidInput(f"masking must lie from 0 to 1; got {self.masking!r}")
         if not 0 <= self.dropout < 1 or not 0 < self.validation < 1:
             raise InvalidInput(
                 f"dropout must lie from 0 to below 1 and validation between 0 and 1; got {self.dropout!r} and "

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.ranking.adapter.adapter import Adapter, join_blocks
+from llmrec_fast.ranking.adapter.behaviour import Behaviour, hold_out
 from llmrec_fast.ranking.adapter.settings import AdapterSettings
 from llmrec_fast.ranking.adapter.towers import LEAK, Attention, Tower, attention_model, tower_model
 from llmrec_fast.ranking.torch_training import import_torch, progress_bar, seeded
 
+# from indptr, items and strengths of histories to the vectors (items, d) that are learned from them
+LearnVectors: TypeAlias = Callable[[Int64Array, Int64Array, Float32Array], Float32Array]
 _SHOWN = 20
-_MOST_VALIDATION_USERS = 2000
 
 
 def fit_adapter(
@@ -27,6 +28,7 @@ def fit_adapter(
     liked: BoolArray,
     settings: AdapterSettings | None = None,
     *,
+    learned: Mapping[str, LearnVectors] | None = None,
     threads: int | None = None,
     show_progress: bool | None = False,
 ) -> Adapter:
@@ -44,6 +46,8 @@ def fit_adapter(
     strengths : (positions,) how much each interaction counts in a profile, not negative.
     liked : (positions,) which interactions are targets.
     settings : shape and training.
+    learned : further features by name, each learned from the histories that the towers are trained on, so that none knows
+        what is held out. New items lack them; `settings.masking` prepares the towers for that.
     threads : of torch while it trains.
     show_progress : whether bars are shown on standard error; None: on a terminal.
 
@@ -57,93 +61,49 @@ def fit_adapter(
     if not features:
         raise InvalidInput("an adapter needs at least one feature to adapt, such as text vectors")
     count = len(next(iter(features.values())))
-    widths = {name: block.shape[1] for name, block in features.items()}
-    rows = join_blocks(features, widths, count)
-    everything = _Behaviour(indptr, items, strengths, liked, count)
+    everything = Behaviour(indptr, items, strengths, liked, count)
     if not len(everything.targets):
         raise InvalidInput("there is nothing to train an adapter on: no liked interaction comes after another one")
-    part, held_out = _hold_out(everything, settings.validation)
+    part, held_out = hold_out(everything, settings.validation)
     with seeded(torch, settings.seed, threads):
         epochs, quality = settings.epochs, None
         if len(part.targets) and len(held_out):
-            epochs, quality = _find_epochs(torch, rows, part, held_out, settings, show_progress)
+            inputs = _Inputs(features, learned or {}, part)
+            epochs, quality = _find_epochs(torch, inputs, part, held_out, settings, show_progress)
         with seeded(torch, settings.seed, threads):
-            training = _Training(torch, rows, everything, settings)
+            inputs = _Inputs(features, learned or {}, everything)
+            training = _Training(torch, inputs, everything, settings)
             for _ in progress_bar(range(epochs), "adapter", show_progress):
                 training.epoch()
-    return training.export(widths, epochs, quality, threads)
+    return training.export(inputs.widths, epochs, quality, threads)
 
 
-@dataclass(frozen=True)
-class _Behaviour:
-    """Histories as CSR, old to new."""
+class _Inputs:
+    """What the towers read of every item: `rows` (items, sum of `widths`), those from column `masked` on being learned."""
 
-    indptr: Int64Array
-    items: Int64Array
-    strengths: Float32Array
-    liked: BoolArray
-    n_items: int
-
-    @property
-    def users(self) -> Int64Array:
-        """(positions,) whose each interaction is."""
-        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
-
-    @property
-    def targets(self) -> Int64Array:
-        """Positions of liked interactions with something before them."""
-        first = np.zeros(len(self.items), bool)
-        first[self.indptr[:-1][np.diff(self.indptr) > 0]] = True
-        return np.flatnonzero(self.liked & ~first)
-
-    def before(self, positions: Int64Array, recent: int) -> tuple[Int64Array, Int64Array]:
-        """The `recent` positions before each of `positions`, old to new, as CSR."""
-        return _spans(np.maximum(self.indptr[self.users[positions]], positions - recent), positions)
-
-    def latest(self, users: Int64Array, recent: int) -> tuple[Int64Array, Int64Array]:
-        """The `recent` last positions of each of `users`, old to new, as CSR."""
-        return _spans(np.maximum(self.indptr[users], self.indptr[users + 1] - recent), self.indptr[users + 1])
-
-
-def _spans(starts: Int64Array, ends: Int64Array) -> tuple[Int64Array, Int64Array]:
-    lengths = ends - starts
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    return offsets, np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-
-
-def _hold_out(everything: _Behaviour, share: float) -> tuple[_Behaviour, list[tuple[int, Int64Array]]]:
-    """The earlier part of each history, and (user, liked items of the later part) where both are there."""
-    sizes = np.diff(everything.indptr)
-    kept = np.floor(sizes * (1 - share) + 1e-9).astype(np.int64)
-    place = np.arange(len(everything.items)) - np.repeat(everything.indptr[:-1], sizes)
-    early = place < np.repeat(kept, sizes)
-    part = _Behaviour(
-        np.concatenate(([0], np.cumsum(kept))),
-        everything.items[early],
-        everything.strengths[early],
-        everything.liked[early],
-        everything.n_items,
-    )
-    late = everything.liked & ~early
-    held_out = []
-    for user in np.flatnonzero(kept > 0):
-        span = slice(everything.indptr[user], everything.indptr[user + 1])
-        if len(wanted := np.unique(everything.items[span][late[span]])):
-            held_out.append((int(user), wanted))
-    step = max(1, -(-len(held_out) // _MOST_VALIDATION_USERS))
-    return part, held_out[::step]
+    def __init__(
+        self, features: Mapping[str, Float32Array], learned: Mapping[str, LearnVectors], data: Behaviour
+    ) -> None:
+        blocks = dict(features)
+        for name, learn in learned.items():
+            if name in features:
+                raise InvalidInput(f"the feature {name!r} is both given and learned")
+            blocks[name] = learn(data.indptr, data.items, data.strengths)
+        self.widths = {name: block.shape[1] for name, block in blocks.items()}
+        self.rows = join_blocks(blocks, self.widths, data.n_items)
+        self.masked = sum(self.widths[name] for name in features)
 
 
 def _find_epochs(
     torch: Any,
-    rows: Float32Array,
-    part: _Behaviour,
+    inputs: _Inputs,
+    part: Behaviour,
     held_out: list[tuple[int, Int64Array]],
     settings: AdapterSettings,
     show_progress: bool | None,
 ) -> tuple[int, float]:
     """After how many epochs the held-out part is ranked best, and how well: early stopping."""
-    training = _Training(torch, rows, part, settings)
+    training = _Training(torch, inputs, part, settings)
     best, best_epochs = -1.0, 1
     bar = progress_bar(range(1, settings.epochs + 1), "adapter, validation", show_progress)
     for epoch in bar:
@@ -161,10 +121,10 @@ def _find_epochs(
 class _Training:
     """The towers, their optimiser and the data of one training."""
 
-    def __init__(self, torch: Any, rows: Float32Array, data: _Behaviour, settings: AdapterSettings) -> None:
+    def __init__(self, torch: Any, inputs: _Inputs, data: Behaviour, settings: AdapterSettings) -> None:
         self._torch, self._data, self._settings = torch, data, settings
-        self._rows = torch.from_numpy(rows)
-        self._item_tower, self._history_tower = (_layers(torch, rows.shape[1], settings) for _ in range(2))
+        self._rows, self._masked = torch.from_numpy(inputs.rows), inputs.masked
+        self._item_tower, self._history_tower = (_layers(torch, self._rows.shape[1], settings) for _ in range(2))
         self._attention = _attention(torch, settings) if settings.sequential else None
         modules = [self._item_tower, self._history_tower, *([] if self._attention is None else [self._attention])]
         parameters = [parameter for module in modules for parameter in module.parameters()]
@@ -252,7 +212,12 @@ class _Training:
         """Unit item and history vectors of the whole catalogue."""
         torch, settings = self._torch, self._settings
         normalize = torch.nn.functional.normalize
-        rows = torch.nn.functional.dropout(self._rows, settings.dropout, training)
+        rows = self._rows
+        if training and self._masked < rows.shape[1]:
+            # some items look new in every step: what is learned of them is not there, as it will not be for new ones
+            kept = (torch.rand(len(rows), 1) >= settings.masking).float()
+            rows = torch.cat([rows[:, : self._masked], kept * rows[:, self._masked :]], dim=1)
+        rows = torch.nn.functional.dropout(rows, settings.dropout, training)
         made = []
         for tower in (self._item_tower, self._history_tower):
             layer = total = normalize(tower(rows), dim=1)
@@ -324,7 +289,7 @@ def _exported(tower: Any) -> list[tuple[Float32Array, Float32Array]]:
     return [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in tower if hasattr(layer, "weight")]
 
 
-def _graph(torch: Any, data: _Behaviour) -> tuple[Any, Any]:
+def _graph(torch: Any, data: Behaviour) -> tuple[Any, Any]:
     """The normalised (users, items) matrix of LightGCN, `D_u^-1/2 R D_i^-1/2`, and its transpose."""
     shape = (len(data.indptr) - 1, data.n_items)
     of_user = np.bincount(data.users, data.strengths, minlength=shape[0])
