@@ -1,4 +1,4 @@
-"""Which texts go through the model together: neighbours in length, up to a budget of tokens.
+"""Which texts go through the model together: neighbours in length, up to a budget of tokens; and on how many threads.
 
 Padding is work thrown away, so batches are cut where it would grow; very small products are inefficient, so not too early.
 """
@@ -19,6 +19,34 @@ TOKENS_WORTH_A_BATCH = 64
 TOKENS_WORTH_A_PACKED_BATCH = 32
 _TOKENS_BEFORE_A_CUT = 128
 _SHORTEST_SHARE = 0.8
+# of one thread's share of the tokens; with a longer text, the other threads would wait for that one's
+_MOST_OF_A_SHARE = 1.25
+
+
+def plan_work(
+    lengths: Int64Array, threads: int, *, packed: bool, tokens_of_one_thread: int | None
+) -> tuple[bool, list[Int64Array]]:
+    """Whether texts of `lengths` tokens are the sooner done by a thread a batch, and the batches, as positions.
+
+    Otherwise all threads work on one batch after the other.
+
+    Parameters
+    ----------
+    packed : whether nothing is padded where a thread has a batch to itself.
+    tokens_of_one_thread : so few tokens are one thread's work even where they cannot be shared out; None: always.
+    """
+    tokens = int(lengths.sum())
+    share = tokens // threads
+    # the longest text cannot be shared out
+    balanced = lengths.max(initial=0) <= _MOST_OF_A_SHARE * share
+    worth = TOKENS_WORTH_A_PACKED_BATCH if packed else TOKENS_WORTH_A_BATCH
+    if threads > 1 and balanced and share >= worth:
+        budget = min(TOKENS_PER_BATCH, share)
+    elif tokens_of_one_thread is None or tokens <= tokens_of_one_thread:
+        budget = TOKENS_PER_BATCH
+    else:
+        return False, plan_batches(lengths)
+    return True, plan_packed_batches(lengths, budget) if packed else plan_batches(lengths, budget)
 
 
 def plan_batches(lengths: Int64Array, tokens_per_batch: int = TOKENS_PER_BATCH) -> list[Int64Array]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array, as_count, as_texts
 from llmrec_fast.encoding.architectures import read_architecture
-from llmrec_fast.encoding.batching import TOKENS_PER_BATCH, TOKENS_WORTH_A_BATCH, pad_batch, plan_batches
+from llmrec_fast.encoding.batching import pad_batch, plan_work
 from llmrec_fast.encoding.classification_head import ClassificationHead, read_head
 from llmrec_fast.encoding.families import build_model_graph
 from llmrec_fast.encoding.graph import build_graph
@@ -141,14 +141,14 @@ class CrossEncoder:
         return order.astype(np.int64), scores[order]
 
     def _logits(self, pairs: list[tuple[str, str]], show_progress: bool | None) -> Float32Array:
-        """(n, labels); batches as in `Inference`: much work goes a batch a thread, little work gets all threads at once."""
+        """(n, labels); batches as in `Inference`."""
         from tqdm import tqdm
 
         ids, types = self._tokenizer.tokenize(pairs)
         lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
         vectors = np.zeros((len(ids), self._joint.hidden), np.float32)
-        share = int(lengths.sum()) // self._threads
-        apart = self._threads > 1 and share >= TOKENS_WORTH_A_BATCH
+        alone = None if self._joint is self._single else 0
+        apart, batches = plan_work(lengths, self._threads, packed=False, tokens_of_one_thread=alone)
         session, threads = (self._single, 1) if apart else (self._joint, self._threads)
         lock = threading.Lock()
         disable = None if show_progress is None else not show_progress
@@ -162,7 +162,6 @@ class CrossEncoder:
                 with lock:
                     bar.update(len(batch))
 
-            batches = plan_batches(lengths, min(TOKENS_PER_BATCH, share) if apart else TOKENS_PER_BATCH)
             run_parallel(work, [(batch,) for batch in batches], self._threads if apart else 1)
         return self._head.apply(vectors)
 

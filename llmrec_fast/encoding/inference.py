@@ -15,17 +15,16 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.architectures import BERT_TYPES, read_architecture
-from llmrec_fast.encoding.batching import (
-    TOKENS_PER_BATCH,
-    TOKENS_WORTH_A_BATCH,
-    TOKENS_WORTH_A_PACKED_BATCH,
-    pad_batch,
-    plan_batches,
-    plan_packed_batches,
-)
+from llmrec_fast.encoding.batching import pad_batch, plan_work
 from llmrec_fast.encoding.families import build_model_graph
 from llmrec_fast.encoding.model_files import ModelFiles
-from llmrec_fast.encoding.packed import PackedModel, float32_kernels, packed_arrays, weight_bits
+from llmrec_fast.encoding.packed import (
+    PackedModel,
+    float32_kernels,
+    packed_arrays,
+    tokens_quick_alone,
+    weight_bits,
+)
 from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.pooling import Pooling
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
@@ -33,9 +32,6 @@ from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.threads import run_parallel
-
-# of one thread's share of the tokens; with a longer text, the other threads would wait for that one's
-_MOST_OF_A_SHARE = 1.25
 
 
 @dataclass(frozen=True)
@@ -192,22 +188,10 @@ class Inference:
     def _plan(self, lengths: Int64Array) -> tuple[Session, list[Int64Array]]:
         """The session that is the quickest for texts of `lengths` tokens, and its batches."""
         joint, single = self._model.joint, self._model.single
-        tokens = int(lengths.sum())
-        share = tokens // self._threads
         packed = isinstance(single, PackedModel)
-        # the longest text cannot be shared out
-        balanced = lengths.max(initial=0) <= _MOST_OF_A_SHARE * share
-        if (
-            self._threads > 1
-            and balanced
-            and share >= (TOKENS_WORTH_A_PACKED_BATCH if packed else TOKENS_WORTH_A_BATCH)
-        ):
-            budget = min(TOKENS_PER_BATCH, share)
-        elif joint is single or (packed and tokens <= TOKENS_WORTH_A_PACKED_BATCH):
-            budget = TOKENS_PER_BATCH
-        else:
-            return joint, plan_batches(lengths)
-        return single, plan_packed_batches(lengths, budget) if packed else plan_batches(lengths, budget)
+        alone = None if joint is single else tokens_quick_alone() if packed else 0
+        apart, batches = plan_work(lengths, self._threads, packed=packed, tokens_of_one_thread=alone)
+        return single if apart else joint, batches
 
     def _packed_vectors(
         self, model: PackedModel, texts: list[Int32Array], skipped: Int64Array | None, *, normalize: bool

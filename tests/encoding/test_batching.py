@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec_fast.encoding.batching import pad_batch, plan_batches, plan_packed_batches
+from llmrec_fast.encoding.batching import pad_batch, plan_batches, plan_packed_batches, plan_work
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=200)
 
@@ -46,3 +47,25 @@ def test_padding_is_on_the_right() -> None:
     assert ids.tolist() == [[5, 6], [7, 9]]
     assert lengths.tolist() == [2, 1]
     assert ids.dtype == lengths.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("lengths", "threads", "packed", "of_one_thread", "apart"),
+    [
+        ([64, 64], 2, False, 0, True),
+        ([63, 63], 2, False, 0, False),  # too little for an efficient product each
+        ([32, 32], 2, True, 0, True),
+        ([31, 31], 2, True, 0, False),
+        ([250, 20, 20, 20], 2, False, 0, False),  # whoever had the long one would be waited for
+        ([17], 2, True, 17, True),
+        ([17], 2, True, 16, False),
+        ([500], 2, True, None, True),
+        ([500], 1, False, None, True),
+    ],
+)
+def test_who_works_on_what(
+    lengths: list[int], threads: int, packed: bool, of_one_thread: int | None, apart: bool
+) -> None:
+    found, batches = plan_work(np.array(lengths), threads, packed=packed, tokens_of_one_thread=of_one_thread)
+    assert found == apart
+    assert sorted(place for batch in batches for place in batch.tolist()) == list(range(len(lengths)))

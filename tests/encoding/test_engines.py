@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto
 
 from llmrec_fast.encoding import Encoder, VectorCache
-from llmrec_fast.encoding.packed import PackedModel, float32_kernels, weight_bits
+from llmrec_fast.encoding.packed import PackedModel, float32_kernels, tokens_quick_alone, weight_bits
 from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
 from llmrec_fast.kernels.cpu import scratch
-from llmrec_fast.kernels.cpu.intrinsics import VNNI, instruction_set
+from llmrec_fast.kernels.cpu.intrinsics import PORTABLE, VNNI, instruction_set
 from tests.encoding.gated_models import write_gated_model
 from tests.encoding.test_session import write_onnx
 from tests.encoding.tiny_models import KINDS, WORDS, write_model
@@ -35,9 +35,9 @@ def texts(count: int, longest: int = 30) -> list[str]:
 
 def test_the_choice_follows_the_processor_and_is_told(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usable, engine = float32_kernels()
-    assert usable == (instruction_set().dtype == VNNI.dtype)
+    assert usable == (instruction_set().dtype != PORTABLE.dtype)
     assert Encoder(bert, threads=1).describe()["engine"] == engine
-    monkeypatch.setenv("LLMREC_AVX2", "1")
+    monkeypatch.setenv("LLMREC_PORTABLE", "1")
     for threads in (1, 2):
         encoder = Encoder(bert, threads=threads)
         assert encoder.describe()["engine"].startswith("ONNX Runtime: llmrec_fast's float32 kernels are for")
@@ -82,7 +82,7 @@ def test_both_engines_give_the_same_vectors(tmp_path: Path, monkeypatch: pytest.
     ("lengths", "threads", "goes_to"),
     [
         ([17], 1, PackedModel),
-        ([17], 2, PackedModel),  # nothing to share out, and quick enough alone
+        ([6], 2, PackedModel),  # nothing to share out, and quick enough alone
         ([100], 2, GraphSession),  # one text, which all threads work on
         ([20, 20], 2, GraphSession),
         ([40, 40], 2, PackedModel),
@@ -98,6 +98,18 @@ def test_work_that_can_be_shared_out_is_one_threads_a_batch(
     session, batches = Encoder(bert, threads=threads)._inference._plan(np.array(lengths, np.int64))
     assert isinstance(session, goes_to)
     assert sorted(place for batch in batches for place in batch.tolist()) == list(range(len(lengths)))
+
+
+def test_longer_texts_are_one_threads_where_registers_have_512_bits(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_engine(monkeypatch, PackedModel)
+    encoder = Encoder(bert, threads=2)
+    for most in (32, 6):
+        monkeypatch.setattr("llmrec_fast.encoding.inference.tokens_quick_alone", lambda most=most: most)
+        for tokens, goes_to in ((most, PackedModel), (most + 1, GraphSession)):
+            assert isinstance(encoder._inference._plan(np.array([tokens], np.int64))[0], goes_to)
+    assert tokens_quick_alone() == (32 if instruction_set().dtype == VNNI.dtype else 6)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
