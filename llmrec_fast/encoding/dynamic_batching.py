@@ -94,7 +94,9 @@ class DynamicBatcher:
             if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._work, name="llmrec_fast-batching", daemon=True)
                 self._worker.start()
-            self._changed.notify()
+            # in between, the worker would wake for nothing and contend with the callers for the interpreter
+            if len(self._calls) == 1 or self._waiting >= self._policy.texts_per_batch:
+                self._changed.notify()
         return future
 
     def _work(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from llmrec_fast.encoding.dense import DenseLayers
 from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, choose_and_load
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher, TextToEncode
 from llmrec_fast.encoding.inference import Inference, LoadedModel, load_model
+from llmrec_fast.encoding.loop_delivery import LoopDelivery
 from llmrec_fast.encoding.model_files import choose_max_length, find_model
 from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision
 from llmrec_fast.encoding.pooling import normalize_rows
@@ -134,6 +134,7 @@ class Encoder:
         self._dense = DenseLayers(files.dense, self._inference.columns)
         self._dimension = _choose_dimension(truncate_dim, self._dense.columns)
         self._cache = VectorCache(cache) if isinstance(cache, str | Path) else cache
+        self._delivery: LoopDelivery[Float32Array] = LoopDelivery()
         self._batcher = DynamicBatcher(self._encode_gathered, batching or BatchingPolicy())
 
     @property
@@ -296,7 +297,7 @@ class Encoder:
         self, texts: Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> Float32Array:
         """`await encoder.encode_async(texts)`: as `submit`; cancelling the task withdraws a call that has not started."""
-        return await asyncio.wrap_future(self.submit(texts, prompt_name=prompt_name, prompt=prompt))
+        return await self._delivery.result(self.submit(texts, prompt_name=prompt_name, prompt=prompt))
 
     async def encode_query_async(self, texts: Sequence[str]) -> Float32Array:
         """`encode_async` with the prompt that `encode_query` takes."""
