@@ -20,6 +20,7 @@ from llmrec_fast.serving import models
 from llmrec_fast.serving.batching import Lane, Queue, Refused
 from llmrec_fast.serving.connections import Connections
 from llmrec_fast.serving.engine import EncodedSearch, Engine, encoded
+from llmrec_fast.serving.entry import Entry
 from llmrec_fast.serving.guard import Guard
 from llmrec_fast.serving.metrics import Metrics
 from llmrec_fast.serving.settings import ServeSettings
@@ -194,15 +195,17 @@ def create_app(engine: Engine, settings: ServeSettings) -> Service:
 
     lanes: dict[str, Queue] = {"/recommend": read, "/similar": read, "/explain": read, "/search": text, "/encode": text}
     lanes |= {"/events": write, "/items": write}
+    entry = Entry(settings)
     request_timeout = settings.body_timeout + settings.timeout + 1
-    connections = Connections(settings.body_timeout, request_timeout, Shedding(lanes, metrics))
+    connections = Connections(settings.body_timeout, request_timeout, Shedding(lanes, metrics, entry))
     direct = {
         (method, route.path): route.answer
         for route in app.routes
         if isinstance(route, LeanRoute) and route.answer is not None
         for method in route.methods
     }
-    service = Service(Guard(app, settings, lanes, metrics, connections, direct), engine, connections, queues)
+    guard = Guard(app, settings, entry, lanes, metrics, connections, direct)
+    service = Service(guard, engine, connections, queues)
     return service
 
 

@@ -103,7 +103,7 @@ class Connections:
         # now and then the server must see one, or it takes the connection for idle; and who does not read gets no more
         recent = time.monotonic() - watched.since < self._header_timeout / 2
         if recent and not watched.transport.get_write_buffer_size():
-            refusal = self._shedding.refusal(path)
+            refusal = self._shedding.refusal(path, data)
             if refusal is not None:
                 return refusal
         watched.handed_on = True

@@ -7,7 +7,6 @@ that shedding load costs a small part of what answering does.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -15,8 +14,9 @@ from typing import Any, TypeAlias
 
 from llmrec_fast.serving.batching import BUSY, STOPPING, Queue
 from llmrec_fast.serving.connections import Connections
+from llmrec_fast.serving.entry import Entry
 from llmrec_fast.serving.metrics import Metrics
-from llmrec_fast.serving.settings import ServeSettings, is_loopback
+from llmrec_fast.serving.settings import ServeSettings
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -26,7 +26,6 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 # what answers a body: gives an ASGI application that sends the answer
 Answerer: TypeAlias = Callable[[bytes], Awaitable[Application]]
 
-OPEN = frozenset({"/", "/page.js", "/page.css", "/healthz", "/readyz"})
 # as nginx counts it; nobody is there to receive it
 _CLIENT_GONE = 499
 _BODIES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -38,7 +37,8 @@ class Guard:
     Parameters
     ----------
     application : what answers.
-    settings : the token and the limits.
+    settings : the limits.
+    entry : who may ask.
     lanes : path -> the queue that a request to it joins.
     metrics : where requests are counted.
     connections : learns when a request begins and ends.
@@ -50,6 +50,7 @@ class Guard:
         self,
         application: Application,
         settings: ServeSettings,
+        entry: Entry,
         lanes: Mapping[str, Queue],
         metrics: Metrics,
         connections: Connections,
@@ -61,9 +62,7 @@ class Guard:
         self._metrics = metrics
         self._connections = connections
         self._direct = direct
-        self._token = None if settings.token is None else settings.token.encode()
-        # a page that a browser shows may not reach us through a name that it made point here
-        self._only_loopback_names = settings.token is None and is_loopback(settings.host)
+        self._entry = entry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -123,12 +122,9 @@ class Guard:
         """Status, reason, and whether the connection must end; None lets the request in."""
         headers = dict(scope["headers"])
         path, method = scope["path"], scope["method"]
-        if self._only_loopback_names and not is_loopback(_name(headers.get(b"host", b""))):
-            return 421, "this service answers to localhost only", True
-        if self._token is not None and path not in OPEN:
-            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-            if not (hmac.compare_digest(given.strip(), self._token) and scheme.lower() == b"bearer"):
-                return 401, "a valid bearer token is needed", True
+        unwanted = self._entry.refusal(path, headers.get(b"host", b""), headers.get(b"authorization", b""))
+        if unwanted is not None:
+            return *unwanted, True
         lane = self._lanes.get(path)
         if lane is not None and lane.full:
             lane.shed += 1
@@ -166,14 +162,6 @@ class Guard:
             return None
         await _refuse(send, 413, "the body is too large", True)
         return None
-
-
-def _name(host: bytes) -> str:
-    """The host without its port."""
-    text = host.decode("latin-1")
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0].lower()
 
 
 async def _while_there(answering: Awaitable[None], receive: Receive) -> bool:

@@ -115,6 +115,21 @@ class TestTooMuchWork:
         assert search(9).status_code == 200
         assert 'route="/search",status="429"' in strained.client.get("/metrics").text
 
+    def test_without_the_token_nobody_learns_that_a_queue_is_full(self, serve: Callable[..., Running]) -> None:
+        service = serve(*["--queue", "1", "--timeout", "20"], token=TOKEN)
+
+        def search(headers: dict[str, str]) -> int:
+            url = f"http://127.0.0.1:{service.port}/search"
+            return httpx.post(url, json={"texts": ["slow 2 begun"], "k": 1}, headers=headers, timeout=30).status_code
+
+        right, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {TOKEN[:-1]}"}
+        with ThreadPoolExecutor(9) as pool:
+            first = pool.submit(search, right)
+            service.wait_for_log("encoding 1 begun")
+            statuses = list(pool.map(search, [right, {}, wrong] * 2))
+        assert statuses == [429, 401, 401] * 2
+        assert first.result() == 200
+
     def test_an_answer_that_takes_too_long_is_given_up(self, strained: Running) -> None:
         start = time.monotonic()
         late = strained.client.post("/search", json={"texts": ["slow 1.5"], "k": 1})

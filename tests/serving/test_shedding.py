@@ -10,22 +10,31 @@ import pytest
 pytest.importorskip("fastapi")
 
 from llmrec_fast.serving.connections import Connections
+from llmrec_fast.serving.entry import Entry
 from llmrec_fast.serving.metrics import Metrics
+from llmrec_fast.serving.settings import ServeSettings
 from llmrec_fast.serving.shedding import Shedding
 
 CLIENT = ("127.0.0.1", 4711)
 PLAIN = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 
 
-def made(full: bool = True) -> tuple[Shedding, Mock]:
+TOKEN = "a-Token-of-enough-length"
+
+
+def made(full: bool = True, token: str | None = None) -> tuple[Shedding, Mock]:
     queue = Mock(full=full, shed=0)
-    return Shedding({"/recommend": queue}, Metrics()), queue
+    return Shedding({"/recommend": queue}, Metrics(), Entry(ServeSettings(token=token))), queue
+
+
+def with_header(line: bytes) -> bytes:
+    return PLAIN.replace(b"Content-Length", line + b"\r\nContent-Length")
 
 
 def test_one_whole_plain_request_is_known() -> None:
     shedding, queue = made()
     assert shedding.target(PLAIN) == b"/recommend"
-    answer = shedding.refusal(b"/recommend")
+    answer = shedding.refusal(b"/recommend", PLAIN)
     assert answer is not None
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 429 ")
@@ -33,7 +42,7 @@ def test_one_whole_plain_request_is_known() -> None:
     assert b"content-length: %d" % len(body) in head
     assert queue.shed == 1
     queue.full = False
-    assert shedding.refusal(b"/recommend") is None
+    assert shedding.refusal(b"/recommend", PLAIN) is None
     assert queue.shed == 1
 
 
@@ -62,6 +71,45 @@ def test_one_whole_plain_request_is_known() -> None:
 )
 def test_everything_else_is_left_to_the_server(data: bytes) -> None:
     assert made()[0].target(data) is None
+
+
+class TestWhoMayKnow:
+    """A full queue is nobody's business who would not be answered otherwise: the guard refuses them as always."""
+
+    @pytest.mark.parametrize("line", [b"Authorization: Bearer %s", b"AUTHORIZATION:bearer  %s "])
+    def test_the_token_lets_in(self, line: bytes) -> None:
+        shedding, queue = made(token=TOKEN)
+        assert shedding.refusal(b"/recommend", with_header(line % TOKEN.encode())) is not None
+        assert queue.shed == 1
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"X: y",
+            b"Authorization: Bearer",
+            b"Authorization: Bearer %s" % TOKEN.lower().encode(),
+            b"Authorization: Bearer %sx" % TOKEN.encode(),
+            b"Authorization: Basic %s" % TOKEN.encode(),
+            b"X-Authorization: Bearer %s" % TOKEN.encode(),
+            b"Authorization: Bearer %s\r\nAuthorization: Bearer wrong" % TOKEN.encode(),
+        ],
+    )
+    def test_nobody_else(self, line: bytes) -> None:
+        shedding, queue = made(token=TOKEN)
+        assert shedding.refusal(b"/recommend", with_header(line)) is None
+        assert queue.shed == 0
+
+    def test_a_token_in_the_body_is_none(self) -> None:
+        body = b"\r\nAuthorization: Bearer %s\r\n" % TOKEN.encode()
+        data = PLAIN.replace(b": 2", b": %d" % len(body)).replace(b"{}", body)
+        shedding = made(token=TOKEN)[0]
+        assert shedding.target(data) == b"/recommend"
+        assert shedding.refusal(b"/recommend", data) is None
+
+    @pytest.mark.parametrize("host", [b"evil.example", b"localhost\r\nHost: localhost", b""])
+    def test_on_loopback_only_its_own_names(self, host: bytes) -> None:
+        assert made()[0].refusal(b"/recommend", PLAIN.replace(b"localhost", host)) is None
+        assert made()[0].refusal(b"/recommend", PLAIN.replace(b"localhost", b"127.0.0.1:80")) is not None
 
 
 class TestOnAConnection:
