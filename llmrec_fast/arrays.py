@@ -133,7 +133,8 @@ def check_finite(array: npt.NDArray[Any], name: str) -> None:
     for start in range(0, len(array), _CHECK_ROWS_AT_A_TIME):
         piece = array[start : start + _CHECK_ROWS_AT_A_TIME]
         finite = np.isfinite(piece)
-        if not finite.all():
+        # counted, because `all` takes 40 microseconds where no cache holds its code
+        if np.count_nonzero(finite) < finite.size:
             bad = start + int(np.argmin(finite.reshape(len(piece), -1).all(axis=1)))
             what = "NaN" if np.isnan(array[bad]).any() else "an infinite value"
             raise InvalidInput(f"{name} holds {what} in row {bad}; every value must be finite")
@@ -152,8 +153,11 @@ def _as_real(values: ArrayLike, name: str) -> npt.NDArray[Any]:
 
 
 def _as_float32(array: npt.NDArray[Any], name: str, finite: bool) -> Float32Array:
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype == np.float32:
+        result = np.ascontiguousarray(array)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = np.ascontiguousarray(array, dtype=np.float32)
     if finite:
         check_finite(result, name)
     return result

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array
+from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array, as_matrix, check_finite, writable_view
 from llmrec_fast.kernels.codes import BLOCK_ROWS, PANEL_ROWS, ScanCounts, ScanPlan, no_exclusions
 from llmrec_fast.kernels.cpu.bounded_search import bounded_search
+from llmrec_fast.kernels.cpu.normalize import all_finite, divide_by_norms
 from llmrec_fast.kernels.cpu.product_search import product_search
 from llmrec_fast.kernels.threads import available_cores, get_threads
 from llmrec_fast.retrieval.combining import Combiner
@@ -25,7 +26,6 @@ from llmrec_fast.retrieval.segments import Snapshot
 if TYPE_CHECKING:
     from llmrec_fast.retrieval.on_device import DeviceCopies
 
-_NORMALISE_ROWS = 4096
 # A row scored in float64 costs about as much as this many bytes of the scan, and so many more a column.
 _DIRECT_ROW, _DIRECT_COLUMN = 300, 2
 # Fewer queries take less time row by row than BLAS needs to wake its threads.
@@ -45,13 +45,21 @@ def normalised(vectors: Float32Array) -> Float32Array:
 
 
 def normalise_into(vectors: Float32Array, out: Float32Array) -> None:
-    """Write `normalised(vectors)` to `out`, piece by piece."""
-    for start in range(0, len(vectors), _NORMALISE_ROWS):
-        piece = vectors[start : start + _NORMALISE_ROWS].astype(np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", piece, piece))
-        norms[norms == 0] = 1
-        piece /= norms[:, None]
-        out[start : start + _NORMALISE_ROWS] = piece
+    """Write `normalised(vectors)` to `out`."""
+    # plain, writable arrays: Numba would compile anew for others, and takes long to look at a subclass such as memmap
+    rows = np.asarray(vectors)
+    divide_by_norms(rows if rows.flags.writeable else writable_view(rows), np.asarray(out))
+
+
+def read_queries(queries: ArrayLike, dim: int, cosine: bool) -> Float32Array:
+    """Queries as a search takes them: (q, dim) float32, finite and writable, for cosine of unit length."""
+    # checked by a kernel: where a scan has emptied the caches, NumPy's code for it takes 40 microseconds to load
+    matrix = as_matrix(queries, "queries", dimension=dim, finite=False)
+    if not matrix.flags.writeable:  # Numba would compile every kernel again for read-only arrays
+        matrix = writable_view(matrix)
+    if not all_finite(matrix):
+        check_finite(matrix, "queries")
+    return normalised(matrix) if cosine else matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +123,6 @@ def search(request: Request, stats: bool = False) -> SearchResult:
         segments = [segment.searchable(mask) for segment, mask in zip(snapshot.segments, masks, strict=True)]
     allowed = snapshot.live_count if masks is None else sum(int(mask.sum()) for mask in masks)
     plan = _choose_plan(snapshot.plan, snapshot.rows, allowed, len(queries), k)
-    if not queries.flags.writeable:  # Numba would compile every kernel again for read-only arrays
-        queries = queries.copy()
     counts = ScanCounts() if stats else None
     run = product_search if plan == "product" else bounded_search
     if plan == "direct":

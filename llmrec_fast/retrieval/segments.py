@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array
 from llmrec_fast.kernels.codes import Codes, ScanPlan, ScanSegment, aligned_zeros, allowed_bits, empty_codes, panels_of
+from llmrec_fast.kernels.cpu.positions import take_ids
 from llmrec_fast.retrieval.ids import IdMap
 
 StoreRows: TypeAlias = Callable[[Float32Array, Float32Array], None]
@@ -134,14 +135,10 @@ class Snapshot:
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def ids_at(self, positions: Int64Array) -> Int64Array:
-        """Ids at positions; -1 stays -1."""
+        """Ids at `positions`, (q, k) and C-contiguous; -1 stays -1."""
         result = np.full(positions.shape, -1, np.int64)
         for segment in self.segments:
-            if len(self.segments) == 1:
-                inside = positions >= 0
-            else:
-                inside = (positions >= segment.base) & (positions < segment.base + segment.count)
-            result[inside] = segment.ids[positions[inside] - segment.base]
+            take_ids(positions, segment.base, segment.ids[: segment.count], result)
         return result
 
     def find(self, ids: Int64Array) -> Int64Array:

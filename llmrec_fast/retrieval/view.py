@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, as_matrix, is_on_device
+from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array, as_count, as_int64, is_on_device
 from llmrec_fast.errors import InvalidInput, UnknownId
 from llmrec_fast.retrieval.filters import Exclusions
 from llmrec_fast.retrieval.result import Metric, SearchResult
-from llmrec_fast.retrieval.searching import SharedSearches, normalised, read_request, search, search_on_device
+from llmrec_fast.retrieval.searching import SharedSearches, read_queries, read_request, search, search_on_device
 from llmrec_fast.retrieval.segments import Snapshot
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ class IndexView:
         if self._copies is not None and is_on_device(queries):
             matrix = self._copies.read("queries", queries, self._dim, self._metric == "cosine")
         else:
-            matrix = as_matrix(queries, "queries", dimension=self._dim)
-            if self._metric == "cosine":
-                matrix = normalised(matrix)
+            matrix = read_queries(queries, self._dim, self._metric == "cosine")
         request = read_request(snapshot, matrix, k, self._metric == "euclidean", exclude, allow, self._threads)
         if self._copies is not None:
             return search_on_device(request, self._copies, stats)

@@ -60,7 +60,7 @@ def violations(isa: InstructionSet, segment: ScanSegment, queries: np.ndarray, c
             scan(isa, codes.first, plan.first_stride, segment.allowed, spread, query_codes.offsets,
                  query_codes.first_weights, 0, panels, 0, bounds, best)  # fmt: skip
             largest = np.array([codes.largest_first, codes.largest_second, codes.largest_third])
-            _count(isa, len(own), padded, bounds, query_codes.usable, plan.second, codes.second, codes.second.view(np.float32),
+            _count(isa, len(own), padded, bounds, query_codes.status, plan.second, codes.second, codes.second.view(np.float32),
                    query_codes.second, query_codes.offsets, query_codes.second_weights, codes.third, codes.third_terms,
                    plan.third, query_codes.third, query_codes.third_weights, segment.rows, segment.bias, plan.euclidean,
                    query_codes.wide, query_codes.numbers, largest, found)  # fmt: skip
@@ -69,13 +69,13 @@ def violations(isa: InstructionSet, segment: ScanSegment, queries: np.ndarray, c
 
 @jit()
 def _count(
-    isa, queries, padded, bounds, usable, second, second_codes, second_terms, second_queries, offsets, second_weights,
+    isa, queries, padded, bounds, status, second, second_codes, second_terms, second_queries, offsets, second_weights,
     third_codes, third_terms, third, third_queries, third_weights, rows, bias, euclidean, wide, numbers, largest, found,
 ):  # fmt: skip
     least, finer = np.zeros(padded, np.int16), np.zeros((padded, 2), np.float32)
     eight, eight_bounds, second_out = np.zeros(8, np.int32), np.zeros(8, np.int16), np.zeros(8, np.float32)
     for j in range(queries):
-        if not usable[j]:
+        if status[j] != SEARCHABLE:
             continue
         for row in range(rows.shape[0]):
             score = exact_score(rows, row, wide, j, bias, euclidean)

@@ -15,8 +15,8 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanCounts, ScanPlan, ScanSegment, no_exclusions, panels_of
 from llmrec_fast.kernels.cpu.admission import admission
-from llmrec_fast.kernels.cpu.exact_scores import merge_heaps, score_every_row, sort_heaps
-from llmrec_fast.kernels.cpu.finer_bounds import SCORE_ALL, SEARCHABLE
+from llmrec_fast.kernels.cpu.exact_scores import known_scores, merge_heaps, score_every_row, sort_heaps
+from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set, scan_bytes
 from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import QueryCodes, prepare_queries
@@ -48,11 +48,6 @@ class _Heaps:
 
     def merge(self) -> None:
         merge_heaps(self.thread_scores, self.thread_rows, self.thread_sizes, self.scores, self.rows, self.sizes)
-
-    def known(self, queries: int) -> Float64Array:
-        """For each query the k-th best score so far: a lower bound of the final one; -inf while there are fewer than k."""
-        full = self.sizes == self.scores.shape[1]
-        return np.where(full, self.scores[:, 0], -np.inf)[:queries]
 
 
 def bounded_search(
@@ -118,7 +113,8 @@ def bounded_search(
     groups = [(start, min(start + group, len(queries))) for start in range(0, len(queries), group)]
     # as many groups as there are threads side by side: then no thread waits for another between the steps of a group
     abreast = len(groups) // threads * threads
-    done = run_parallel(search, [(*cut, 1, scratch_bytes // threads) for cut in groups[:abreast]], threads)
+    beside = [(*cut, 1, scratch_bytes // threads) for cut in groups[:abreast]]
+    done = run_parallel(search, beside, threads) if beside else []
     done += [search(*cut, threads, scratch_bytes) for cut in groups[abreast:]]
     if counts is not None:
         for group_search in done:
@@ -173,65 +169,56 @@ class _GroupSearch:
         bounds = self._scratch.take("bounds", (panels * self._padded * PANEL_ROWS,), np.int16)
         best = self._scratch.take("best", (panels, self._padded, 8), np.float32)
         cuts = split_range(panels, self._threads if panels * self._count >= _LEAST_PANELS_A_THREAD else 1)
-        scan = scan_one if self._tile == 1 else scan_tiles
-        run_parallel(
-            scan,
-            [
-                (
-                    self._isa, codes.first, plan.first_stride, segment.allowed, self._spread, queries.offsets,
-                    queries.first_weights, start + first, start + last, start, bounds, best,
-                )
-                for first, last in cuts
-            ],
-            self._threads,
-        )  # fmt: skip
-        status = np.where(queries.usable[: self._count], SEARCHABLE, SCORE_ALL).astype(np.int64)
+        shares = split_range(self._count, self._threads if self._count >= 4 else 1)
+        heaps = self._heaps
+        status = queries.status[: self._count].copy()
         least = np.empty(self._count, np.int16)
         finer = np.empty((self._count, 2), np.float32)
         largest = np.array([codes.largest_first, codes.largest_second, codes.largest_third])
-        known = self._heaps.known(self._count)
-        shares = split_range(self._count, self._threads if self._count >= 4 else 1)
-        run_parallel(
-            seed,
-            [
-                (
-                    first, last, self._heaps.scores.shape[1], start * PANEL_ROWS, segment.base, panels, bounds, best,
-                    self._indptr, self._excluded, codes.first.view(np.uint16), plan.first_stride, queries.first_weights,
-                    segment.rows, segment.bias, self._euclidean, queries.wide, queries.numbers, largest, known, least,
-                    finer, status, self._counts[-1],
-                )
-                for first, last in shares
-            ],
-            self._threads,
-        )  # fmt: skip
+        known = known_scores(heaps.scores, heaps.sizes)
+        # all calls are made before the first, because the scan leaves nothing else in the caches
+        scans = [
+            (
+                self._isa, codes.first, plan.first_stride, segment.allowed, self._spread, queries.offsets,
+                queries.first_weights, start + first, start + last, start, bounds, best,
+            )
+            for first, last in cuts
+        ]  # fmt: skip
+        seeds = [
+            (
+                first, last, heaps.scores.shape[1], start * PANEL_ROWS, segment.base, panels, bounds, best,
+                self._indptr, self._excluded, codes.first.view(np.uint16), plan.first_stride, queries.first_weights,
+                segment.rows, segment.bias, self._euclidean, queries.wide, queries.numbers, largest, known, least,
+                finer, status, self._counts[-1],
+            )
+            for first, last in shares
+        ]  # fmt: skip
         chunk = _CHUNK if plan.second else _FLAT_CHUNK
         room = chunk * PANEL_ROWS
         waiting = 2 * room + 4096 if plan.second else room + 9
-        heaps = self._heaps
-        run_parallel(
-            finish,
-            [
-                (
-                    self._isa, start + first, start + last, chunk, start, segment.base, self._count, bounds, status, least,
-                    finer, plan.second, codes.second, codes.second.view(np.float32), queries.second, queries.offsets,
-                    queries.second_weights, codes.third, codes.third_terms, plan.third, queries.third,
-                    queries.third_weights, segment.rows, segment.bias, self._euclidean, queries.wide,
-                    self._scratch.take(f"found {thread}", (room + SPARE,), np.int32),
-                    self._scratch.take(f"found bounds {thread}", (room + SPARE,), np.int16),
-                    self._scratch.take(f"waiting {thread}", (self._count, waiting), np.int32),
-                    self._scratch.take(f"lengths {thread}", (self._count,), np.int64),
-                    heaps.thread_scores[thread], heaps.thread_rows[thread], heaps.thread_sizes[thread],
-                    self._counts[thread],
-                )
-                for thread, (first, last) in enumerate(cuts)
-            ],
-            self._threads,
-        )  # fmt: skip
+        ends = [
+            (
+                self._isa, start + first, start + last, chunk, start, segment.base, self._count, bounds, status, least,
+                finer, plan.second, codes.second, codes.second.view(np.float32), queries.second, queries.offsets,
+                queries.second_weights, codes.third, codes.third_terms, plan.third, queries.third,
+                queries.third_weights, segment.rows, segment.bias, self._euclidean, queries.wide,
+                self._scratch.take(f"found {thread}", (room + SPARE,), np.int32),
+                self._scratch.take(f"found bounds {thread}", (room + SPARE,), np.int16),
+                self._scratch.take(f"waiting {thread}", (self._count, waiting), np.int32),
+                self._scratch.take(f"lengths {thread}", (self._count,), np.int64),
+                heaps.thread_scores[thread], heaps.thread_rows[thread], heaps.thread_sizes[thread],
+                self._counts[thread],
+            )
+            for thread, (first, last) in enumerate(cuts)
+        ]  # fmt: skip
+        run_parallel(scan_one if self._tile == 1 else scan_tiles, scans, self._threads)
+        run_parallel(seed, seeds, self._threads)
+        run_parallel(finish, ends, self._threads)
         heaps.merge()
         self._scanned += panels * PANEL_ROWS * self._count
         self._bytes += panels * PANEL_ROWS // 8 * plan.first_stride * (self._padded // self._tile)
-        left = np.flatnonzero(status != SEARCHABLE)
-        if len(left):
+        left = [query for query, how in enumerate(status.tolist()) if how != SEARCHABLE]
+        if left:
             self._score_all(segment, start, stop, left)
 
     def _score_all(self, segment: ScanSegment, start: int, stop: int, wanted: Any) -> None:

@@ -124,6 +124,16 @@ def merge_heaps(
 
 
 @jit()
+def known_scores(scores: Float64Array, sizes: Int64Array) -> Float64Array:
+    """For each query the k-th best score so far: a lower bound of the final one; -inf while there are fewer than k."""
+    known = np.full(len(sizes), -np.inf)
+    for j in range(len(sizes)):
+        if sizes[j] == scores.shape[1]:
+            known[j] = scores[j, 0]
+    return known
+
+
+@jit()
 def sort_heaps(scores: Float64Array, rows: Int64Array, sizes: Int64Array) -> None:
     """Turn each heap into its entries, best first, padded with score -inf and row -1."""
     for j in range(len(sizes)):

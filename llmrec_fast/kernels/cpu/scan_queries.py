@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, Float64Array
+from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.codes import ScanPlan
+from llmrec_fast.kernels.cpu.finer_bounds import SCORE_ALL, SEARCHABLE
 from llmrec_fast.kernels.jit import jit
 
 # Columns of `QueryCodes.numbers`
@@ -35,7 +36,7 @@ class QueryCodes:
     first_weights (q, 5), second_weights (q, 6), third_weights (q, 3) : float32 factors of the bounds.
     numbers : (q, 8) float64: unit of the first stage's bounds, the three stages' own rounding, and the terms that turn an exact
         score into a threshold.
-    usable : whether the bounds can be evaluated in float32; else every row must be scored.
+    status : (q,) int64, SEARCHABLE where the bounds can be evaluated in float32, else SCORE_ALL: every row must be scored.
     """
 
     wide: Float64Array
@@ -47,7 +48,7 @@ class QueryCodes:
     second_weights: Float32Array
     third_weights: Float32Array
     numbers: Float64Array
-    usable: Any
+    status: Int64Array
 
 
 def prepare_queries(queries: Float32Array, plan: ScanPlan, padded: int) -> QueryCodes:
@@ -63,7 +64,7 @@ def prepare_queries(queries: Float32Array, plan: ScanPlan, padded: int) -> Query
         second_weights=np.zeros((padded, 6), np.float32),
         third_weights=np.zeros((padded, 3), np.float32),
         numbers=np.zeros((padded, NUMBERS)),
-        usable=np.zeros(padded, np.bool_),
+        status=np.full(padded, SCORE_ALL),
     )
     rotation = _IDENTITY if plan.rotation is None else plan.rotation
     _prepare(
@@ -87,7 +88,7 @@ def prepare_queries(queries: Float32Array, plan: ScanPlan, padded: int) -> Query
         codes.second_weights,
         codes.third_weights,
         codes.numbers,
-        codes.usable,
+        codes.status,
     )
     return codes
 
@@ -187,7 +188,7 @@ def _prepare(
     second_weights: Float32Array,
     third_weights: Float32Array,
     numbers: Float64Array,
-    usable: np.ndarray,
+    status: Int64Array,
 ) -> None:
     count, dim = queries.shape
     stop0 = min(first, dim)
@@ -231,14 +232,14 @@ def _prepare(
             offset = -(along_mean + bias_centre) * to_bound
             slack = (np.sqrt(squares) + abs(bias_centre)) * to_bound
         spread = bias_weight * bias_radius
-        usable[j] = (
+        if not (
             spread < 1e25
             and bias_weight < 1e25
             and (bias_weight > 1e-30 or bias_weight == 0.0)
             and 0 < to_bound < 1e300
-        )
-        if not usable[j]:
+        ):
             continue
+        status[j] = SEARCHABLE
         unit = (1.5 + 1.5 * spread) / 32000
         inverse = 1 / unit
 
