@@ -17,7 +17,7 @@ def test_the_first_query_that_is_not_finite_is_named(metric: str, bad: float) ->
     index = Index.build(np.eye(4, dtype=np.float32), metric=metric)
     queries = np.ones((5, 4), np.float32)
     queries[3, 2] = bad
-    with pytest.raises(InvalidInput, match="queries holds .* in row 3"):
+    with pytest.raises(InvalidInput, match=r"queries holds .* in row 3"):
         index.search(queries, 1)
 
 
