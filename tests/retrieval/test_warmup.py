@@ -35,10 +35,11 @@ def test_nothing_is_left_to_compile(tmp_path: Path) -> None:
     memory = Index.build(rows, metric="dot", bias=bias, ids=ids)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     disk = Index.build(mapped, metric="euclidean", path=tmp_path / "index")
+    cosine = Index.build(mapped, metric="cosine", path=tmp_path / "cosine")
     loaded = Index.load(tmp_path / "index", mmap=True)
     queries = read_only(rows[:20].copy())
     excluded = read_only(np.arange(21)), read_only(np.arange(20))
-    for index in (memory, disk, loaded):
+    for index in (memory, disk, loaded, cosine, Index.build(rows, metric="cosine")):
         for batch, k in ((queries, 5), (queries[:1], 5), (queries, 3000), (queries[:1], 3000)):
             index.search(batch, k)
         index.search(queries, 5, exclude=excluded, allow=read_only(np.arange(100)))
