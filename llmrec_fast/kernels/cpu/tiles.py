@@ -1,8 +1,8 @@
 """Products of small tiles of matrices, held in registers: what `transformer.py` builds its matrix products from.
 
 Like the instructions of `intrinsics.py`, a tile comes in forms for several instruction sets, chosen by the type of a marker.
-A float32 tile gives the same everywhere: each element is one sum over k in ascending order. An integer tile is exact
-everywhere: with 7-bit weights on AVX2, whose instruction saturates pairs at 16 bits, with 8-bit weights elsewhere.
+A float32 tile gives the same everywhere: each element is one sum over k in ascending order. Tiles of integers are in
+`byte_tiles.py`.
 
 This file holds no algorithm. Offsets count elements, and nothing checks them.
 """
@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet
 
-_I8, _I16, _I32, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
+_I8, _I32, _F32 = ir.IntType(8), ir.IntType(32), ir.FloatType()
 
 
 @dataclass(frozen=True)
@@ -234,103 +234,6 @@ def _float_tile(registers_of: Any) -> Any:
 # the order of k, so it does not depend on where in which matrix the tile lies.
 multiply_panel_tile = _float_tile(lambda shape: shape.float_panel // shape.lanes)
 multiply_register_tile = _float_tile(lambda shape: 1)
-
-
-@intrinsic
-def multiply_bytes_tile(
-    typing_context: Any,
-    isa: Any,
-    left: Any,
-    left_at: Any,
-    left_stride: Any,
-    row_scales: Any,
-    row_zeros: Any,
-    row: Any,
-    right: Any,
-    right_at: Any,
-    quads: Any,
-    column_scales: Any,
-    column_sums: Any,
-    bias: Any,
-    column: Any,
-    out: Any,
-    out_at: Any,
-    out_stride: Any,
-) -> Any:
-    """out[r, c] = row_scales[r] column_scales[c] (sum_k left[r, k] right[k, c] - row_zeros[r] column_sums[c]) + bias[c].
-
-    `left` is unsigned, `right` signed and packed: four bytes of a column side by side, columns of a panel side by side,
-    `quads` of them. The sum is int32 and exact below a depth of 66,000.
-    """
-    shape = shape_of(isa)
-    name = {types.uint32: "vnni", types.uint8: "avx2"}.get(isa, "portable")
-    count = shape.byte_panel // shape.lanes
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        emit, kinds = Emitter(context, builder), signature.args
-        a, a_stride = emit.data(kinds[1], values[1], values[2]), values[3]
-        b = emit.data(kinds[7], values[7], values[8])
-        c, c_stride = emit.data(kinds[14], values[14], values[15]), builder.mul(values[16], emit.index(4))
-        integers, floats = ir.VectorType(_I32, shape.lanes), ir.VectorType(_F32, shape.lanes)
-        width = 4 * shape.lanes
-
-        def step(k: Any, sums: list[Any]) -> list[Any]:
-            panel = emit.at(b, builder.mul(k, emit.index(width * count)))
-            rights = [emit.load(emit.at(panel, emit.index(width * i)), integers, 1) for i in range(count)]
-            quad = emit.at(a, builder.mul(k, emit.index(4)))
-            results = []
-            for r in range(shape.rows):
-                scalar = emit.load(emit.at(quad, builder.mul(a_stride, emit.index(r))), _I32, 1)
-                spread = emit.splat(scalar, shape.lanes)
-                for i in range(count):
-                    results.append(_add_products(emit, name, shape.lanes, sums[r * count + i], spread, rights[i]))
-            return results
-
-        sums = emit.loop(values[9], [ir.Constant(integers, None)] * (shape.rows * count), step)
-        scales, zeros = emit.data(kinds[4], values[4], values[6]), emit.data(kinds[5], values[5], values[6])
-        columns = [emit.data(kinds[place], values[place], values[13]) for place in (10, 11, 12)]
-        by_column = [
-            [emit.load(emit.at(pointer, emit.index(width * i)), kind, 4) for i in range(count)]
-            for pointer, kind in zip(columns, (floats, integers, floats), strict=True)
-        ]
-        for r in range(shape.rows):
-            scale = emit.splat(emit.load(emit.at(scales, emit.index(4 * r)), _F32, 4), shape.lanes)
-            zero = emit.splat(emit.load(emit.at(zeros, emit.index(4 * r)), _I32, 4), shape.lanes)
-            line = emit.at(c, builder.mul(c_stride, emit.index(r)))
-            for i in range(count):
-                total = builder.sub(sums[r * count + i], builder.mul(zero, by_column[1][i]))
-                factor = builder.fmul(by_column[0][i], scale)
-                fused = f"llvm.fma.v{shape.lanes}f32"
-                result = emit.call(fused, floats, builder.sitofp(total, floats), factor, by_column[2][i])
-                place = emit.at(line, emit.index(width * i))
-                emit.store(result, place, 4)
-        return context.get_dummy_value()
-
-    signature = types.void(
-        isa, left, types.intp, types.intp, row_scales, row_zeros, types.intp, right, types.intp, types.intp,
-        column_scales, column_sums, bias, types.intp, out, types.intp, types.intp,
-    )  # fmt: skip
-    return signature, generate
-
-
-def _add_products(emit: Emitter, name: str, lanes: int, total: Any, left: Any, right: Any) -> Any:
-    """`total` plus, in each lane, the four products of its unsigned bytes of `left` with its signed bytes of `right`."""
-    builder = emit.builder
-    if name == "vnni":
-        return emit.call("llvm.x86.avx512.vpdpbusd.512", total.type, total, left, right)
-    small, middle = ir.VectorType(_I8, 4 * lanes), ir.VectorType(_I16, 2 * lanes)
-    left, right = builder.bitcast(left, small), builder.bitcast(right, small)
-    if name == "avx2":
-        pairs = emit.call("llvm.x86.avx2.pmadd.ub.sw", middle, left, right)
-        ones = ir.Constant(middle, [1] * (2 * lanes))
-        return builder.add(total, emit.call("llvm.x86.avx2.pmadd.wd", total.type, pairs, ones))
-    wide = ir.VectorType(_I32, 4 * lanes)
-    products = builder.mul(builder.zext(left, wide), builder.sext(right, wide))
-    undefined, index = ir.Constant(wide, ir.Undefined), ir.VectorType(_I32, lanes)
-    for part in range(4):
-        places = ir.Constant(index, list(range(part, 4 * lanes, 4)))
-        total = builder.add(total, builder.shuffle_vector(products, undefined, places))
-    return total
 
 
 @intrinsic

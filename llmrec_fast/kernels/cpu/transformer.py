@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.kernels.cpu.attention import attend
+from llmrec_fast.kernels.cpu.byte_tiles import multiply_bytes_tile
 from llmrec_fast.kernels.cpu.intrinsics import instruction_set
 from llmrec_fast.kernels.cpu.quantise import quantise_row
 from llmrec_fast.kernels.cpu.scratch import Scratch
@@ -28,7 +29,6 @@ from llmrec_fast.kernels.cpu.tiles import (
     TileShape,
     byte_panel,
     float_panel,
-    multiply_bytes_tile,
     multiply_panel_tile,
     power_of_two,
     ratio,
