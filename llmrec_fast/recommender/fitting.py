@@ -96,6 +96,8 @@ def fit(
         if settings.adapter is not None:
             adapter = adapt(settings, centred, weighed.select(part), liked[part], show_progress)
             features[ADAPTER], features[ADAPTER_HISTORIES] = adapter.item_vectors, adapter.history_vectors
+        # items nobody liked keep 0: on the validation parts of MovieLens 100K and latest-small the mean of the others, or that
+        # of the nearest texts, brought next to none of them into lists of 20 and cost up to .001 of NDCG@10
         prior = popularity_prior(np.bincount(weighed.items[part & liked], minlength=len(items)))
         return join_space(features, prior, adapter), adapter
 
