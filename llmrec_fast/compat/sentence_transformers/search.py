@@ -68,10 +68,9 @@ def semantic_search(
     if k == 0:
         return [[] for _ in queries]
     found = _corpus.search(corpus_embeddings, corpus, queries, k, _metric(score_function), "corpus_embeddings")
-    return [
-        [{"corpus_id": corpus_id, "score": score} for corpus_id, score in zip(ids, scores, strict=True)]
-        for ids, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
-    ]
+    pairs = zip(found.ids.ravel().tolist(), found.scores.ravel().tolist(), strict=True)
+    hits = [{"corpus_id": corpus_id, "score": score} for corpus_id, score in pairs]
+    return [hits[start : start + k] for start in range(0, len(hits), k)]
 
 
 def paraphrase_mining(
