@@ -8,7 +8,7 @@ import numpy as np
 
 from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanPlan, ScanSegment, allowed_bits, panels_of
 from llmrec_fast.kernels.cpu.exact_scores import exact_score
-from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, second_bounds, set_thresholds, third_bound
+from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, second_bounds, set_thresholds, third_bounds
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, scan_bytes, store_floats8
 from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import prepare_queries
@@ -73,7 +73,7 @@ def _count(
     third_codes, third_terms, third, third_queries, third_weights, rows, bias, euclidean, wide, numbers, largest, found,
 ):  # fmt: skip
     least, finer = np.zeros(padded, np.int16), np.zeros((padded, 2), np.float32)
-    eight, eight_bounds, second_out = np.zeros(8, np.int32), np.zeros(8, np.int16), np.zeros(8, np.float32)
+    eight, eight_bounds, out = np.zeros(8, np.int32), np.zeros(8, np.int16), np.zeros(8, np.float32)
     for j in range(queries):
         if status[j] != SEARCHABLE:
             continue
@@ -83,11 +83,11 @@ def _count(
                 continue
             bound16 = bounds[((row >> 9) * padded + j) * 512 + (row & 511)]
             found[0] += bound16 < least[j]
+            # eight rows at a time: this one in a lane of its own, others beside it
+            for lane in range(8):
+                eight[lane] = row if lane == row & 7 else (row * 7 + lane) % rows.shape[0]
+                eight_bounds[lane] = bounds[((eight[lane] >> 9) * padded + j) * 512 + (eight[lane] & 511)]
             if second > 0 and bound16 < 32767:
-                # eight rows at a time: this one in a lane of its own, others beside it
-                for lane in range(8):
-                    eight[lane] = row if lane == row & 7 else (row * 7 + lane) % rows.shape[0]
-                    eight_bounds[lane] = bounds[((eight[lane] >> 9) * padded + j) * 512 + (eight[lane] & 511)]
                 second_bound = second_bounds(
                     isa,
                     second_codes,
@@ -101,7 +101,10 @@ def _count(
                     second_weights,
                     j,
                 )
-                store_floats8(second_out, 0, second_bound)
-                found[1] += second_out[row & 7] < finer[j, 0]
-            bound = third_bound(isa, third_codes, third_terms, row, third, third_queries, third_weights, j)
-            found[2] += bound < finer[j, 1]
+                store_floats8(out, 0, second_bound)
+                found[1] += out[row & 7] < finer[j, 0]
+            third_bound = third_bounds(
+                isa, third_codes, third_terms, eight, 0, 0, third, third_queries, third_weights, j
+            )
+            store_floats8(out, 0, third_bound)
+            found[2] += out[row & 7] < finer[j, 1]

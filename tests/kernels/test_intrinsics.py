@@ -169,6 +169,11 @@ def _row_operations(floats: Any, shorts: Any, rows: Any, stride: int, ints: Any,
     vector.store_floats8(ints, 32, near)
     bits[0] = row_vectors.at_least_floats8(near, vector.splat_floats8(np.float32(shorts[3])))
     bits[1] = row_vectors.count_bits(bits[0])
+    far = vector.load_shorts16(shorts, 64)
+    larger = row_vectors.maximum_shorts16(vector.load_shorts16(shorts, 2), far)
+    bits[2] = vector.at_least_shorts16(larger, far)
+    bits[3] = vector.at_least_shorts16(larger, vector.splat_shorts16(shorts[3]))
+    vector.store_floats8(ints, 64, row_vectors.add_floats8(near, near))
 
 
 def test_operations_on_rows_that_lie_apart() -> None:
@@ -176,13 +181,16 @@ def test_operations_on_rows_that_lie_apart() -> None:
     floats = GENERATOR.standard_normal((40, stride), dtype=np.float32)
     shorts = GENERATOR.integers(-3000, 3000, 128).astype(np.int16)
     rows = GENERATOR.integers(0, 40, 9).astype(np.int32)
-    ints, columns, bits = np.zeros(16, np.float32), np.zeros((4, 8), np.float32), np.zeros(2, np.int32)
+    ints, columns, bits = np.zeros(24, np.float32), np.zeros((4, 8), np.float32), np.zeros(4, np.int32)
     _row_operations(floats.ravel(), shorts, rows, stride * 4, ints, columns, bits)
     np.testing.assert_array_equal(columns, floats[rows[1:], 2:6].T)
     np.testing.assert_array_equal(ints[:8], shorts.reshape(8, 16).sum(axis=1, dtype=np.int64))
-    np.testing.assert_array_equal(ints[8:], shorts[1:9])
+    np.testing.assert_array_equal(ints[8:16], shorts[1:9])
+    np.testing.assert_array_equal(ints[16:], 2 * shorts[1:9])
     reached = shorts[1:9] >= shorts[3]
-    assert bits.tolist() == [np.packbits(reached, bitorder="little")[0], reached.sum()]
+    assert bits[:2].tolist() == [np.packbits(reached, bitorder="little")[0], reached.sum()]
+    larger = np.maximum(shorts[1:17], shorts[32:48]) >= shorts[3]
+    assert bits[2:].tolist() == [0xFFFF, np.packbits(larger, bitorder="little").view(np.uint16)[0]]
 
 
 @jit()

@@ -25,15 +25,15 @@ from llmrec_fast.kernels.cpu.intrinsics import (
     multiply_add_floats8,
     multiply_floats8,
     multiply_pairs_s16,
+    prefetch,
     splat_floats8,
     splat_ints8,
-    sum_ints8,
     widen_bytes16,
     widen_products,
     zero_ints8,
     zero_products,
 )
-from llmrec_fast.kernels.cpu.row_vectors import load_columns4, load_short_floats8, sums_of_ints8
+from llmrec_fast.kernels.cpu.row_vectors import add_floats8, load_columns4, load_short_floats8, sums_of_ints8
 from llmrec_fast.kernels.jit import jit
 
 SEARCHABLE, SCORE_ALL = 0, 1
@@ -99,33 +99,54 @@ def second_bounds(
 
 
 @jit(inline=True)
-def third_product(isa: Any, codes: np.ndarray, at: int, third: int, queries: np.ndarray, query_at: int) -> int:
-    """Integer product of a row's int8 codes with a query's int16 codes."""
-    left, right = zero_ints8(), zero_ints8()
-    for c in range(0, third, 32):
-        values = widen_bytes16(load_bytes16(codes, at + c))
-        left = add_ints8(left, multiply_pairs_s16(isa, values, load_shorts16(queries, query_at + 2 * c)))
-        values = widen_bytes16(load_bytes16(codes, at + c + 16))
-        right = add_ints8(right, multiply_pairs_s16(isa, values, load_shorts16(queries, query_at + 2 * c + 32)))
-    return sum_ints8(add_ints8(left, right))
+def _third_products(isa: Any, total: Any, codes: np.ndarray, at: int, query: Any) -> Any:
+    """total + products of 16 of a row's int8 codes with a query's int16 codes, in eight partial sums."""
+    return add_ints8(total, multiply_pairs_s16(isa, widen_bytes16(load_bytes16(codes, at)), query))
 
 
 @jit(inline=True)
-def third_bound(
+def third_bounds(
     isa: Any,
     codes: np.ndarray,
     terms: Float32Array,
-    row: int,
+    rows: np.ndarray,
+    at: int,
+    ahead: int,
     third: int,
     queries: np.ndarray,
     weights: Float32Array,
     query: int,
-) -> np.float32:
-    """step * product + |z| * rounding + bias."""
-    product = np.float32(third_product(isa, codes, row * third, third, queries, query * third * 2))
-    return (terms[row * 4] * (weights[query, 0] * product) + weights[query, 1] * terms[row * 4 + 1]) + weights[
-        query, 2
-    ] * terms[row * 4 + 2]
+) -> Any:
+    """step * product + |z| * rounding + bias of eight rows: those at rows[at] (int32) and the seven places behind it.
+
+    Meanwhile the cache lines of the eight rows at rows[ahead] are asked for.
+    """
+    r0, r1 = np.int64(rows[at]) * third, np.int64(rows[at + 1]) * third
+    r2, r3 = np.int64(rows[at + 2]) * third, np.int64(rows[at + 3]) * third
+    r4, r5 = np.int64(rows[at + 4]) * third, np.int64(rows[at + 5]) * third
+    r6, r7 = np.int64(rows[at + 6]) * third, np.int64(rows[at + 7]) * third
+    zero = zero_ints8()
+    t0, t1, t2, t3, t4, t5, t6, t7 = zero, zero, zero, zero, zero, zero, zero, zero
+    query_at = query * third * 2
+    for c in range(0, third, 16):
+        # all at once, these requests would hold up the loads between them
+        line, pair = c & ~63, ahead + ((c >> 3) & 6)
+        prefetch(codes, np.int64(rows[pair]) * third + line)
+        prefetch(codes, np.int64(rows[pair + 1]) * third + line)
+        values = load_shorts16(queries, query_at + 2 * c)
+        t0 = _third_products(isa, t0, codes, r0 + c, values)
+        t1 = _third_products(isa, t1, codes, r1 + c, values)
+        t2 = _third_products(isa, t2, codes, r2 + c, values)
+        t3 = _third_products(isa, t3, codes, r3 + c, values)
+        t4 = _third_products(isa, t4, codes, r4 + c, values)
+        t5 = _third_products(isa, t5, codes, r5 + c, values)
+        t6 = _third_products(isa, t6, codes, r6 + c, values)
+        t7 = _third_products(isa, t7, codes, r7 + c, values)
+    products = ints8_to_floats8(sums_of_ints8(t0, t1, t2, t3, t4, t5, t6, t7))
+    steps, rounding, bias, _ = load_columns4(terms, rows, at, 16, 0)
+    estimate = multiply_floats8(steps, multiply_floats8(splat_floats8(weights[query, 0]), products))
+    bound = add_floats8(estimate, multiply_floats8(splat_floats8(weights[query, 1]), rounding))
+    return add_floats8(bound, multiply_floats8(splat_floats8(weights[query, 2]), bias))
 
 
 @jit(inline=True)

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from llmrec_fast.kernels.cpu.intrinsics import call_by_name, floats8, ints8, pointer_at
+from llmrec_fast.kernels.cpu.intrinsics import call_by_name, floats8, ints8, pointer_at, shorts16
 
 _I1, _I8, _I16, _I32 = (ir.IntType(bits) for bits in (1, 8, 16, 32))
 _FOUR_FLOATS = ir.VectorType(ir.FloatType(), 4)
@@ -133,3 +133,19 @@ def at_least_floats8(typing_context: Any, values: Any, threshold: Any) -> Any:
         return builder.zext(builder.bitcast(builder.fcmp_ordered(">=", *values), _I8), _I32)
 
     return types.int32(floats8, floats8), generate
+
+
+@intrinsic
+def add_floats8(typing_context: Any, left: Any, right: Any) -> Any:
+    """The sums of 8 float32, rounded once."""
+    return floats8(floats8, floats8), lambda context, builder, signature, values: builder.fadd(*values)
+
+
+@intrinsic
+def maximum_shorts16(typing_context: Any, left: Any, right: Any) -> Any:
+    """The larger of 16 int16, lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.select(builder.icmp_signed(">", *values), *values)
+
+    return shorts16(shorts16, shorts16), generate

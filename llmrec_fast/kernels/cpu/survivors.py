@@ -16,46 +16,52 @@ import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.cpu.exact_scores import exact_score, prefetch_row, push
-from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, second_bounds, third_bound
+from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, second_bounds, third_bounds
 from llmrec_fast.kernels.cpu.intrinsics import (
     at_least_shorts16,
     load_shorts16,
     prefetch,
     splat_floats8,
     splat_shorts16,
+    trailing_zeros,
 )
 from llmrec_fast.kernels.cpu.row_vectors import (
     PLACES,
     at_least_floats8,
     count_bits,
     load_short_floats8,
+    maximum_shorts16,
     store_places8,
 )
 from llmrec_fast.kernels.jit import jit
 
-_PREFETCH_SECOND, _PREFETCH_THIRD, _PREFETCH_ROWS = 16, 12, 2
+_PREFETCH_SECOND, _PREFETCH_ROWS = 16, 2
 # Room behind the survivors of a chunk: a store of places writes 8, and the prefetching looks a group further ahead.
 SPARE = _PREFETCH_SECOND + 16
 
 
 @jit(inline=True)
-def _filter_panel(
-    bounds: np.ndarray, at: int, threshold: Any, row: int, found: np.ndarray, found_bounds: np.ndarray, count: int
-) -> int:
+def _append(found: np.ndarray, count: int, mask: np.int32, row: int) -> int:
+    """Append `row` plus the position of each of 16 bits that is set; how many rows there are then.
+
+    A table rather than a loop over the bits: how many are set cannot be foretold.
+    """
+    low, high = mask & np.int32(255), mask >> np.int32(8)
+    store_places8(found, count * 4, PLACES, low, np.int32(row))
+    count += count_bits(low)
+    store_places8(found, count * 4, PLACES, high, np.int32(row + 8))
+    return count + count_bits(high)
+
+
+@jit(inline=True)
+def _filter_panel(bounds: np.ndarray, at: int, threshold: Any, row: int, found: np.ndarray, count: int) -> int:
     """Append the rows of a panel that begins at `row` whose bound reaches the threshold; how many there are then."""
-    before = count
-    for step in range(0, 512, 16):
-        if step & 31 == 0:  # the next query's bounds lie behind this one's
-            prefetch(bounds, (at + 512 + step) * 2)
-        mask = at_least_shorts16(load_shorts16(bounds, (at + step) * 2), threshold)
-        if mask != 0:  # a table rather than a loop over the bits: how many are set cannot be foretold
-            low, high = mask & np.int32(255), mask >> np.int32(8)
-            store_places8(found, count * 4, PLACES, low, np.int32(row + step))
-            count += count_bits(low)
-            store_places8(found, count * 4, PLACES, high, np.int32(row + step + 8))
-            count += count_bits(high)
-    for i in range(before, count):
-        found_bounds[i] = bounds[at + (found[i] & 511)]
+    for step in range(0, 512, 32):
+        prefetch(bounds, (at + 512 + step) * 2)  # the next query's bounds lie behind this one's
+        left, right = load_shorts16(bounds, (at + step) * 2), load_shorts16(bounds, (at + step + 16) * 2)
+        if at_least_shorts16(maximum_shorts16(left, right), threshold) != 0:
+            count = _append(found, count, at_least_shorts16(left, threshold), row + step)
+            count = _append(found, count, at_least_shorts16(right, threshold), row + step + 16)
     return count
 
 
@@ -124,16 +130,25 @@ def _rerank(
 ) -> int:
     """int8 bounds of the candidates, then exact scores of those that are left; the heap's new size."""
     kept = 0
-    for i in range(count):
-        if i + _PREFETCH_THIRD < count:
-            ahead = np.int64(candidates[i + _PREFETCH_THIRD])
-            for line in range(0, third, 64):
-                prefetch(third_codes, ahead * third + line)
-            prefetch(third_terms, ahead * 16)
-        row = np.int64(candidates[i])
-        bound = third_bound(isa, third_codes, third_terms, row, third, query_codes, third_weights, query)
-        candidates[kept] = row
-        kept += bound >= threshold
+    limit = splat_floats8(threshold)
+    for i in range(count, (count + 7) & ~7):  # the last group is filled up with a row that does not count again
+        candidates[i] = candidates[count - 1]
+    last = (count - 1) & ~7
+    for i in range(min(count, 8)):
+        for line in range(0, third, 64):
+            prefetch(third_codes, np.int64(candidates[i]) * third + line)
+    for i in range(0, count, 8):
+        ahead = min(i + 8, last)
+        for lane in range(8):
+            prefetch(third_terms, np.int64(candidates[ahead + lane]) * 16)
+        bound = third_bounds(
+            isa, third_codes, third_terms, candidates, i, ahead, third, query_codes, third_weights, query
+        )
+        mask = at_least_floats8(bound, limit) & (np.int32(255) >> np.int32(max(0, i + 8 - count)))
+        while mask != 0:
+            candidates[kept] = candidates[i + trailing_zeros(mask)]
+            kept += 1
+            mask &= mask - np.int32(1)
     counts[query, 2] += kept
     for i in range(kept):
         if i + _PREFETCH_ROWS < kept:
@@ -196,21 +211,25 @@ def finish(
             if status[j] != SEARCHABLE:
                 continue
             threshold = splat_shorts16(least[j])
-            count = 0
-            for panel in range(top, end):
-                at = ((panel - origin) * padded + j) * 512
-                count = _filter_panel(bounds, at, threshold, panel * 512, found, found_bounds, count)
-            counts[j, 0] += count
-            kept = lengths[j]
-            before = kept
+            before = kept = lengths[j]
             if second == 0:
-                waiting[j, kept : kept + count] = found[:count]
-                kept += count
-            elif count > 0:
-                kept = _pass_second(
-                    isa, found, found_bounds, count, second, second_codes, second_terms, second_queries, offsets[1, j],
-                    second_weights, j, finer[j, 0], waiting[j], kept,
-                )  # fmt: skip
+                for panel in range(top, end):
+                    at = ((panel - origin) * padded + j) * 512
+                    kept = _filter_panel(bounds, at, threshold, panel * 512, waiting[j], kept)
+                counts[j, 0] += kept - before
+            else:
+                count = 0
+                for panel in range(top, end):
+                    at, first = ((panel - origin) * padded + j) * 512, count
+                    count = _filter_panel(bounds, at, threshold, panel * 512, found, count)
+                    for i in range(first, count):
+                        found_bounds[i] = bounds[at + (found[i] & 511)]
+                counts[j, 0] += count
+                if count > 0:
+                    kept = _pass_second(
+                        isa, found, found_bounds, count, second, second_codes, second_terms, second_queries, offsets[1, j],
+                        second_weights, j, finer[j, 0], waiting[j], kept,
+                    )  # fmt: skip
             counts[j, 1] += kept - before
             if kept > 0 and kept + chunk * 512 > room:
                 sizes[j] = _rerank(
