@@ -21,5 +21,7 @@ def larger_position_first(scores: Float64Array, positions: Int64Array) -> tuple[
     missing = positions < 0
     with np.errstate(over="ignore"):
         rounded = np.where(missing, MISSING_SCORE, scores).astype(np.float32)
+    if (rounded[:, 1:] < rounded[:, :-1]).all():  # the usual case: nothing is equal, so all is in order already
+        return rounded, positions
     order = np.lexsort((-positions, -rounded, missing))
     return np.take_along_axis(rounded, order, 1), np.take_along_axis(positions, order, 1)

@@ -59,6 +59,8 @@ def as_faiss_distances(scores: Float64Array, positions: Int64Array, metric: int)
     with np.errstate(over="ignore"):
         squared = np.square(np.where(missing, 0.0, scores))
         distances = np.where(missing, -MISSING_SCORE, squared).astype(np.float32)
+    if (distances[:, 1:] > distances[:, :-1]).all():
+        return distances, positions
     order = np.lexsort((positions, distances, missing))
     return np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
 
