@@ -1,6 +1,8 @@
 """The peers of the suite `encode`, all on the same local model: sentence-transformers, its ONNX backend, and fastembed.
 
-The last two need an ONNX file, which is exported from the PyTorch model as it is. Nobody fetches anything.
+The last two need an ONNX file, which is exported from the PyTorch model as it is. Nobody fetches anything. The ONNX backend
+needs optimum-onnx, whose releases up to 0.1.0 exclude transformers 5 and with it sentence-transformers 6; whether it is there
+or not, a plain session over the same file does the same work.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers import import_peers
+from llmrec_fast.encoding.model_files import find_model
 
 Array = npt.NDArray[np.float32]
 PEER, PEER_ONNX, FASTEMBED = "sentence-transformers", "sentence-transformers, ONNX", "fastembed"
+PLAIN = "onnxruntime, plain graph"
+_PLAIN_BATCH, _POSITIONS = 32, 512
 # models that fastembed takes from a folder, by our name: it refuses those that are not on its list
 _KNOWN_TO_FASTEMBED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 
@@ -49,6 +54,33 @@ class FastEmbed:
         return np.array(list(self._model.embed(texts)), np.float32)
 
 
+class PlainGraph:
+    """An ONNX file run by ONNX Runtime as sentence-transformers would: batches of 32, sorted by length in characters.
+
+    Mean pooling, then vectors of length 1.
+    """
+
+    def __init__(self, session: Any, tokenizer: Any) -> None:
+        self._session = session
+        self._tokenizer = tokenizer
+
+    def encode(self, texts: list[str]) -> Array:
+        order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+        pooled = []
+        for start in range(0, len(order), _PLAIN_BATCH):
+            batch = self._tokenizer.encode_batch([texts[place] for place in order[start : start + _PLAIN_BATCH]])
+            ids, mask = (
+                np.array([getattr(row, name) for row in batch], np.int64) for name in ("ids", "attention_mask")
+            )
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            tokens = self._session.run(None, feed)[0]
+            pooled.append((tokens * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True))
+        vectors = np.empty((len(texts), pooled[0].shape[1]), np.float32)
+        vectors[order] = np.concatenate(pooled)
+        unit: Array = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
+
 def load_peers(name: str, folder: Path, threads: int) -> tuple[dict[str, Encodes], dict[str, str]]:
     """The peers that take the model called `name` in `folder`, and why each other one takes no part."""
     modules, missing = import_peers(["sentence_transformers", "torch", "fastembed"])
@@ -67,6 +99,7 @@ def load_peers(name: str, folder: Path, threads: int) -> tuple[dict[str, Encodes
         except Exception as error:  # whatever the exporter raises is the reason that the report gives
             return peers, missing | dict.fromkeys((PEER_ONNX, FASTEMBED), f"the export to ONNX failed: {error}")
         _add_onnx_backend(library, exported, threads, peers, missing)
+        _add_plain_graph(exported, threads, peers, missing)
         _add_fastembed(modules, name, exported, threads, peers, missing)
     return peers, missing
 
@@ -112,6 +145,23 @@ def _add_onnx_backend(
         missing[PEER_ONNX] = " ".join(str(error).split())
     else:
         peers[PEER_ONNX] = SentenceTransformers(model)
+
+
+def _add_plain_graph(folder: Path, threads: int, peers: dict[str, Encodes], missing: dict[str, str]) -> None:
+    import onnxruntime
+    import tokenizers
+
+    files = find_model(folder)
+    if files.pooling.modes != ("mean",) or not files.normalize:
+        missing[PLAIN] = "it pools by the mean and normalises, which this model does not"
+        return
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    tokenizer = tokenizers.Tokenizer.from_file(str(files.tokenizer))
+    tokenizer.enable_truncation(files.max_length or _POSITIONS)
+    tokenizer.enable_padding()
+    peers[PLAIN] = PlainGraph(session, tokenizer)
 
 
 def _add_fastembed(

@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> Report:
     encoder.warmup()
     texts = [f"{_WORDS[number % len(_WORDS)]} {number}" for number in range(arguments.callers)]
     wanted = encoder.encode(texts)
-    rounds: list[list[float]] = []  # the latencies of each time that all call together
+    # the latencies of each time that all call together; the timed one comes after the untimed one of its number
+    rounds: dict[int, list[float]] = {}
 
     async def call(text: str, remembered: list[float]) -> npt.NDArray[np.float32]:
         start = time.perf_counter()
@@ -53,9 +54,8 @@ def run(arguments: argparse.Namespace) -> Report:
         remembered.append(time.perf_counter() - start)
         return vectors
 
-    async def together() -> Any:
-        latencies: list[float] = []
-        rounds.append(latencies)
+    async def together(number: int) -> Any:
+        latencies = rounds[number] = []
         return np.concatenate(await asyncio.gather(*(call(text, latencies) for text in texts)))
 
     async def in_turn() -> Any:
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> Report:
         return "" if difference <= TOLERANCE else f"differs from one call by {difference:.1e}, more than {TOLERANCE:g}"
 
     contenders = [
-        Contender(TOGETHER, lambda _: asyncio.run(together()), check, ours=True),
+        Contender(TOGETHER, lambda number: asyncio.run(together(number)), check, ours=True),
         Contender(IN_TURN, lambda _: asyncio.run(in_turn()), check),
         Contender(ONE_CALL, lambda _: encoder.encode(texts, show_progress=False), check),
     ]
@@ -74,8 +74,8 @@ def run(arguments: argparse.Namespace) -> Report:
     effort = Effort(seconds=seconds, minimum=3, maximum=101, modes=("hot",))
     comparison = compare(contenders, Neutral(arguments.threads), effort)
     ratio = comparison.of(IN_TURN).median / comparison.of(TOGETHER).median
-    # among the callers of one round, then the median round: the first after a pause is cold
-    p50, p99 = (float(value) for value in np.median(np.quantile(rounds, [0.5, 0.99], axis=1), axis=1))
+    # among the callers of one round, then the median round
+    p50, p99 = (float(value) for value in np.median(np.quantile(list(rounds.values()), [0.5, 0.99], axis=1), axis=1))
     allowed = policy.latency_budget + comparison.of(ONE_CALL).median
     figures: dict[str, float | str] = {
         "together over in turn": ratio,

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
-from benchmarks import encode, encode_limit, encode_service, encode_texts, threads
+from benchmarks import encode, encode_limit, encode_peers, encode_service, encode_texts, threads
 from benchmarks.__main__ import main
 from benchmarks.harness import Disagreement
 from llmrec_fast.encoding import Encoder
@@ -130,3 +131,20 @@ def test_awkward_texts_reach_600_words_and_are_the_same_each_time() -> None:
     assert "" in texts
     assert max(len(text.split()) for text in texts) > 500
     assert {"я", "的", "ك", "😀"} <= set("".join(texts))
+
+
+def test_the_plain_graph_pools_normalises_and_keeps_the_order(bert: Path) -> None:
+    class Session:
+        """Token embeddings are (id, 1)."""
+
+        def run(self, outputs: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            assert feed["input_ids"].shape[0] <= 32
+            return [np.stack([feed["input_ids"], np.ones_like(feed["input_ids"])], axis=2).astype(np.float32)]
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(find_model(bert).tokenizer))
+    texts = [" ".join(["snow"] * (1 + number % 7)) for number in range(70)]
+    tokenizer.no_padding()
+    expected = [np.array([np.mean(tokenizer.encode(text).ids), 1]) for text in texts]
+    tokenizer.enable_padding(pad_id=9)  # padding has embeddings too, which must not count
+    found = encode_peers.PlainGraph(Session(), tokenizer).encode(texts)
+    np.testing.assert_allclose(found, [row / np.linalg.norm(row) for row in expected], atol=1e-6)
