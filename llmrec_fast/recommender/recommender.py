@@ -241,7 +241,10 @@ class Recommender(Answers):
 
     @classmethod
     def load(cls, path: str | Path, *, encoder: EncoderLike | None = None, threads: int | None = None) -> Recommender:
-        """Read what `save` wrote. Raises `CorruptFile`, naming the file, if it is damaged."""
+        """Read what `save` wrote. Raises `CorruptFile`, naming the file, if it is damaged.
+
+        encoder : instead of the one that was saved; a name or folder pools as was saved, an object as it does.
+        """
         state, settings, name, _ = storage.load(Path(path), threads)
         return cls._made(state, settings, name, encoder)
 

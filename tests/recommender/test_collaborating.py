@@ -111,6 +111,10 @@ def test_the_pooling_of_texts_is_saved_and_kept(tmp_path):
     vectors = loaded.text_encoder.encode(texts)
     np.testing.assert_array_equal(vectors, Encoder(model, pooling="max").encode(texts))
     assert not np.allclose(vectors, Encoder(model).encode(texts))
+    moved = Recommender.load(tmp_path / "saved", encoder=model)
+    np.testing.assert_array_equal(moved.text_encoder.encode(texts), vectors)
+    given = Recommender.load(tmp_path / "saved", encoder=Encoder(model))
+    np.testing.assert_array_equal(given.text_encoder.encode(texts), Encoder(model).encode(texts))
     with Recommender.open(tmp_path / "saved") as opened:
         opened.add_items({"id": ["new"], "text": texts})
         opened.compact()

@@ -24,7 +24,9 @@ class AdapterSettings:
     decay : items after which a history item counts 1/e in training.
     temperature : of the softmax over cosines.
     dropout : share of the inputs that is left out at random.
-    collaborative : whether the towers also read the recommender's collaborative vectors of the items. New items have none.
+    collaborative : whether the towers also read the recommender's collaborative vectors of the items. New items have none. On
+        the validation part it added .0005 to .0012 to the quality of the fused list, and on one of two splits with new items
+        it took .05 of Recall@20 from them.
     masking : share of the items that lack those vectors in a training step, drawn anew for each, so that text alone does too.
     candidates : items that a target competes with; all that were ever chosen while they are no more than this, else so many
         drawn anew for every batch, with the batch's own targets (sampled softmax).
