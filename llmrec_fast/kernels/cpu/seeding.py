@@ -13,10 +13,11 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Float64Array, Int64Array
 from llmrec_fast.kernels.cpu.exact_scores import exact_score, prefetch_row, push
 from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, SECOND_UNITS, set_thresholds
-from llmrec_fast.kernels.cpu.intrinsics import prefetch
+from llmrec_fast.kernels.cpu.intrinsics import load_floats8, prefetch, splat_floats8
+from llmrec_fast.kernels.cpu.row_vectors import at_least_floats8
 from llmrec_fast.kernels.jit import jit
 
-_PREFETCH_ROWS, _PREFETCH_EXCLUDED, _PREFETCH_LANES = 2, 16, 6
+_PREFETCH_ROWS, _PREFETCH_LEADERS, _PREFETCH_EXCLUDED, _PREFETCH_LANES = 2, 2, 16, 6
 _PANEL_BYTES = 1024  # of a panel's bounds of one query
 
 
@@ -31,6 +32,13 @@ def _leader(bounds: np.ndarray, at: int) -> tuple[int, int]:
         top = max(top, (np.int64(bounds[at + step * 8]) << 6) | (63 - step))
     bound = top >> 6
     return (63 - (top & 63) if bound > -32768 else np.int64(-1)), bound
+
+
+@jit(inline=True)
+def _prefetch_bounds(bounds: np.ndarray, place: int) -> None:
+    """Ask for a panel's bounds of one query."""
+    for line in range(0, _PANEL_BYTES, 64):
+        prefetch(bounds, place * _PANEL_BYTES + line)
 
 
 @jit(inline=True)
@@ -78,9 +86,7 @@ def _exclude(
             bounds[at] = -32768
     for i in range(count):
         if i + _PREFETCH_LANES < count:
-            ahead = ((headless[i + _PREFETCH_LANES] >> 3) * queries + query) * _PANEL_BYTES
-            for line in range(0, _PANEL_BYTES, 64):
-                prefetch(bounds, ahead + line)
+            _prefetch_bounds(bounds, (headless[i + _PREFETCH_LANES] >> 3) * queries + query)
         panel, lane = headless[i] >> 3, headless[i] & 7
         step, bound = _leader(bounds, (panel * queries + query) * 512 + lane)
         leaders[i] = ((panel * 64 + step) << 16) + bound + 32768 if step >= 0 else -1
@@ -100,8 +106,12 @@ def _exclude(
 @jit()
 def _best_lanes(best: Float32Array, query: int, panels: int, values: Float64Array, lanes: Int64Array) -> int:
     """The len(values) lanes with the best estimates, in a heap; how many there are."""
-    size = 0
+    size, queries = 0, best.shape[1]
     for panel in range(panels):
+        if size == len(values):  # then most panels have no lane that reaches the least of them
+            own = load_floats8(best, (panel * queries + query) * 32)
+            if at_least_floats8(own, splat_floats8(np.float32(values[0]))) == 0:
+                continue
         for lane in range(8):
             value = np.float64(best[panel, query, lane])
             if value > -np.inf and (size < len(values) or value > values[0]):
@@ -158,6 +168,8 @@ def seed(
         size = _best_lanes(best, j, panels, values, lanes)
         count = 0
         for i in range(size):
+            if i + _PREFETCH_LEADERS < size:
+                _prefetch_bounds(bounds, (lanes[i + _PREFETCH_LEADERS] >> 3) * queries + j)
             panel, lane = lanes[i] >> 3, lanes[i] & 7
             step, _ = _leader(bounds, (panel * queries + j) * 512 + lane)
             if step >= 0:
