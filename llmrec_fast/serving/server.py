@@ -35,9 +35,12 @@ def serve(folder: Path, settings: ServeSettings) -> None:
     from llmrec_fast.recommender import Recommender
     from llmrec_fast.serving.app import create_app, reload_quietly
     from llmrec_fast.serving.engine import Engine
+    from llmrec_fast.warmup import warmup
 
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is no folder; Recommender.save makes one")
+    # requests would wait for a compiler past their time limit on the first start on a machine
+    warmup()
     sys.setswitchinterval(_SWITCH_SECONDS)
     engine = Engine(folder, lambda path: Recommender.open(path, fsync=settings.fsync, threads=settings.threads))
     service = create_app(engine, settings)

@@ -182,6 +182,21 @@ class TestTokens:
             ServeSettings(token="short")
 
 
+def test_no_request_waits_for_a_compiler(serve: Callable[..., Running]) -> None:
+    service = serve()
+    started = len(service.log.read_text())
+    for users in ([1], list(range(10))):
+        assert service.client.post("/recommend", json={"users": users, "diversity": 0.5}).status_code == 200
+    assert service.client.post("/recommend", json={"items": ["i1"], "exclude": ["i2"]}).status_code == 200
+    assert service.client.post("/similar", json={"items": ["i1"], "allow": ["i2", "i3"]}).status_code == 200
+    assert service.client.post("/search", json={"texts": ["item"]}).status_code == 200
+    assert service.client.post("/events", json={"events": [{"user": 1, "item": "i30"}]}).status_code == 200
+    assert service.client.get("/recommend?user=1").status_code == 200
+    text = service.log.read_text()
+    assert "compiling" in text[:started]
+    assert "compiling" not in text[started:]
+
+
 class TestWriting:
     def test_what_was_acknowledged_survives_a_kill(self, serve: Callable[..., Running], folder: Path) -> None:
         service = serve()
