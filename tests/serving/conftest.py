@@ -55,7 +55,7 @@ class Running:
                 env=environment,
                 cwd=Path(__file__).parents[2],
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240  # with an empty cache everything is compiled first
         mark = "running on http://127.0.0.1:"
         before = log.read_text().count(mark)
         while log.read_text().count(mark) <= before - (before > 0):
