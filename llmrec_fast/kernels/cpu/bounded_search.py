@@ -18,7 +18,7 @@ from llmrec_fast.kernels.cpu.admission import admission
 from llmrec_fast.kernels.cpu.exact_scores import known_scores, merge_heaps, score_every_row, sort_heaps
 from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, instruction_set, scan_bytes
-from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
+from llmrec_fast.kernels.cpu.scan_codes import TILE, scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import QueryCodes, prepare_queries
 from llmrec_fast.kernels.cpu.scratch import Scratch, borrowed_scratch
 from llmrec_fast.kernels.cpu.seeding import seed
@@ -28,7 +28,7 @@ from llmrec_fast.kernels.threads import available_cores, get_threads, run_parall
 SCRATCH_BYTES = 64 << 20
 # Queries that share a pass, and panels that are finished at a time. On flat spectra nearly every int8 row is needed by
 # some query of a group, so larger groups read them less often; with two stages, bounds that stay in the cache matter more.
-_GROUP, _FLAT_GROUP = 16, 64
+_GROUP, _FLAT_GROUP = 16, 32
 _CHUNK, _FLAT_CHUNK = 8, 2
 # Handing work to another thread costs 20 to 40 microseconds; a panel and query take 0.2 to 1.
 _LEAST_PANELS_A_THREAD = 64
@@ -89,7 +89,8 @@ def bounded_search(
     # the longest segment first: its seeds give the others a good threshold
     ordered = sorted((segment for segment in segments if len(segment.rows)), key=lambda segment: -len(segment.rows))
     longest = len(ordered[0].rows) if ordered else 0
-    group = _queries_of_a_group(plan, longest, len(queries), k, threads, scratch_bytes)
+    together = _most_together(plan, longest, len(queries), k, threads, scratch_bytes)
+    groups, side_by_side = _cut(len(queries), together, threads)
 
     def search(start: int, stop: int, threads: int, scratch_bytes: int) -> _GroupSearch:
         with admission.step(available_cores()) as running, borrowed_scratch() as scratch:
@@ -109,29 +110,38 @@ def bounded_search(
             sort_heaps(heaps.scores, heaps.rows, heaps.sizes)
             return group
 
-    groups = [(start, min(start + group, len(queries))) for start in range(0, len(queries), group)]
-    # as many groups as there are threads side by side: then no thread waits for another between the steps of a group
-    abreast = len(groups) // threads * threads
-    beside = [(*cut, 1, scratch_bytes // threads) for cut in groups[:abreast]]
-    done = run_parallel(search, beside, threads) if beside else []
-    done += [search(*cut, threads, scratch_bytes) for cut in groups[abreast:]]
+    if side_by_side:
+        done = run_parallel(search, [(*cut, 1, scratch_bytes // threads) for cut in groups], threads)
+    else:
+        done = [search(*cut, threads, scratch_bytes) for cut in groups]
     if counts is not None:
         for group_search in done:
             group_search.report(counts)
     return scores, rows
 
 
-def _queries_of_a_group(
-    plan: ScanPlan | None, longest: int, queries: int, k: int, threads: int, scratch_bytes: int
-) -> int:
-    """How many queries share a pass; `longest` is the number of rows of the longest segment."""
+def _most_together(plan: ScanPlan | None, longest: int, queries: int, k: int, threads: int, scratch_bytes: int) -> int:
+    """How many queries may share a pass; `longest` is the number of rows of the longest segment."""
     widest = _GROUP
     if plan is not None and plan.second == 0:
         widest = _FLAT_GROUP
     elif queries >= 4 * _GROUP and longest * 2 * 2 * _GROUP <= scratch_bytes // 2 // threads:
         widest = 2 * _GROUP  # while the bounds of all rows still fit, half as many groups cost less: .92 of the time
     # at most half of the scratch memory for heaps, the rest for bounds
-    return max(1, min(widest, scratch_bytes // 2 // (16 * k * threads)))
+    most = max(1, min(widest, scratch_bytes // 2 // (16 * k * threads)))
+    return most if most < TILE else most - most % TILE
+
+
+def _cut(queries: int, most: int, threads: int) -> tuple[list[tuple[int, int]], bool]:
+    """Cut the queries into groups of `most` or fewer, nearly equal ones; whether each thread is to take groups of its own.
+
+    Then no thread waits for another between the steps of a group.
+    """
+    parts = -(-queries // most)
+    side_by_side = threads > 1 and parts >= threads
+    if side_by_side:
+        parts = -(-parts // threads) * threads
+    return split_range(queries, parts, TILE if most >= TILE else 1), side_by_side
 
 
 class _GroupSearch:
