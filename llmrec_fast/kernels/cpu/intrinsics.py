@@ -471,16 +471,6 @@ def at_least_shorts16(typing_context: Any, values: Any, threshold: Any) -> Any:
 
 
 @intrinsic
-def sum_ints8(typing_context: Any, values: Any) -> Any:
-    """The sum of 8 int32."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return call_by_name(builder, "llvm.vector.reduce.add.v8i32", _I32, list(values))
-
-    return types.int32(ints8), generate
-
-
-@intrinsic
 def sum_doubles8(typing_context: Any, values: Any) -> Any:
     """((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)): halves are added until one is left, in this order on every processor."""
 
