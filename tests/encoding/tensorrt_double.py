@@ -169,6 +169,8 @@ class Engine(Surface):
         self._profiles = json.loads(profiles)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # with AVX2 alone ONNX Runtime saturates pairs of int8 products, which no GPU does, unless it is told to be exact
+        options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     device_memory_size_v2 = 4096
