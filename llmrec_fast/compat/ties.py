@@ -21,7 +21,18 @@ def larger_position_first(scores: Float64Array, positions: Int64Array) -> tuple[
     missing = positions < 0
     with np.errstate(over="ignore"):
         rounded = np.where(missing, MISSING_SCORE, scores).astype(np.float32)
-    if (rounded[:, 1:] < rounded[:, :-1]).all():  # the usual case: nothing is equal, so all is in order already
-        return rounded, positions
-    order = np.lexsort((-positions, -rounded, missing))
-    return np.take_along_axis(rounded, order, 1), np.take_along_axis(positions, order, 1)
+    return sorted_rows(rounded, positions, -rounded, -positions, missing)
+
+
+def sorted_rows(
+    values: Float32Array,
+    positions: Int64Array,
+    keys: Float32Array,
+    ties: Int64Array,
+    missing: npt.NDArray[np.bool_],
+) -> tuple[Float32Array, npt.NDArray[Any]]:
+    """Each row of `values` and `positions`, (n, k), by rising key, equal keys by rising `ties`; what is missing comes last."""
+    if (keys[:, 1:] > keys[:, :-1]).all():  # the usual case: nothing is equal, so all is in order already
+        return values, positions
+    order = np.lexsort((ties, keys, missing))
+    return np.take_along_axis(values, order, 1), np.take_along_axis(positions, order, 1)

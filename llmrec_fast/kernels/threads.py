@@ -84,9 +84,8 @@ class _Work(Generic[Result]):
         self._left = len(calls)
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._done = (
-            threading.Lock()
-        )  # held until the last call has ended: an event takes longer to make than some calls
+        # held until the last call has ended: an event takes longer to make than some calls
+        self._done = threading.Lock()
         self._done.acquire()
 
     def drain(self) -> None:

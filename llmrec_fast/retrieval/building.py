@@ -47,8 +47,7 @@ def keep(
     """A snapshot that holds `rows` itself rather than a copy. Nothing is ever written to them: rows that are added later go to
     another segment."""
     count = len(rows)
-    if not rows.flags.writeable:  # Numba would compile every kernel again for read-only arrays
-        rows = writable_view(rows)
+    rows = writable_view(rows)
     biases = np.zeros(count, np.float32) if bias is None else bias.copy()
     live = allowed_bits(count, panels_of(count))
     segment = Segment(0, count, rows, biases, ids.copy(), live, count, None)

@@ -46,17 +46,14 @@ def normalised(vectors: Float32Array) -> Float32Array:
 
 def normalise_into(vectors: Float32Array, out: Float32Array) -> None:
     """Write `normalised(vectors)` to `out`."""
-    # plain, writable arrays: Numba would compile anew for others, and takes long to look at a subclass such as memmap
-    rows = np.asarray(vectors)
-    divide_by_norms(rows if rows.flags.writeable else writable_view(rows), np.asarray(out))
+    # as plain arrays: Numba takes long to look at a subclass such as memmap
+    divide_by_norms(writable_view(np.asarray(vectors)), np.asarray(out))
 
 
 def read_queries(queries: ArrayLike, dim: int, cosine: bool) -> Float32Array:
     """Queries as a search takes them: (q, dim) float32, finite and writable, for cosine of unit length."""
     # checked by a kernel: where a scan has emptied the caches, NumPy's code for it takes 40 microseconds to load
-    matrix = as_matrix(queries, "queries", dimension=dim, finite=False)
-    if not matrix.flags.writeable:  # Numba would compile every kernel again for read-only arrays
-        matrix = writable_view(matrix)
+    matrix = writable_view(as_matrix(queries, "queries", dimension=dim, finite=False))
     if not all_finite(matrix):
         check_finite(matrix, "queries")
     return normalised(matrix) if cosine else matrix

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count, as_matrix
-from llmrec_fast.compat.ties import MISSING_SCORE, larger_position_first
+from llmrec_fast.compat.ties import MISSING_SCORE, larger_position_first, sorted_rows
 from llmrec_fast.errors import InvalidInput
 
 METRIC_INNER_PRODUCT = 0
@@ -59,10 +59,7 @@ def as_faiss_distances(scores: Float64Array, positions: Int64Array, metric: int)
     with np.errstate(over="ignore"):
         squared = np.square(np.where(missing, 0.0, scores))
         distances = np.where(missing, -MISSING_SCORE, squared).astype(np.float32)
-    if (distances[:, 1:] > distances[:, :-1]).all():
-        return distances, positions
-    order = np.lexsort((positions, distances, missing))
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
+    return sorted_rows(distances, positions, distances, positions, missing)
 
 
 def into(buffer: Any, values: Any, name: str) -> Any:

@@ -93,9 +93,9 @@ def bounded_search(
     together = _most_together(plan, longest, len(queries), k, threads, scratch_bytes)
     groups, side_by_side = _cut(len(queries), together, threads)
 
-    def search(start: int, stop: int, threads: int, scratch_bytes: int) -> _GroupSearch:
+    def search(start: int, stop: int, most_threads: int, room: int) -> _GroupSearch:
         with admission.step(available_cores()) as running, borrowed_scratch() as scratch:
-            share = max(1, threads // running)
+            share = max(1, most_threads // running)
             heaps = _Heaps(
                 scores[start:stop],
                 rows[start:stop],
@@ -107,7 +107,7 @@ def bounded_search(
             own = indptr[start : stop + 1]
             group = _GroupSearch(isa, plan, queries[start:stop], euclidean, own, excluded_rows, heaps, share, scratch)
             for segment in ordered:
-                group.visit(segment, scratch_bytes // 2)
+                group.visit(segment, room // 2)
             sort_heaps(heaps.scores, heaps.rows, heaps.sizes)
             return group
 

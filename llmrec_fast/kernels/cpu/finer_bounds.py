@@ -51,6 +51,21 @@ def _second_products(isa: Any, total: Any, codes: np.ndarray, at: int, low: Any,
 
 
 @jit(inline=True)
+def _places8(rows: np.ndarray, at: int, stride: int) -> tuple[int, int, int, int, int, int, int, int]:
+    """Where the codes of eight rows, those at rows[at] (int32) and behind it, begin: `stride` bytes are one row's."""
+    return (
+        np.int64(rows[at]) * stride,
+        np.int64(rows[at + 1]) * stride,
+        np.int64(rows[at + 2]) * stride,
+        np.int64(rows[at + 3]) * stride,
+        np.int64(rows[at + 4]) * stride,
+        np.int64(rows[at + 5]) * stride,
+        np.int64(rows[at + 6]) * stride,
+        np.int64(rows[at + 7]) * stride,
+    )
+
+
+@jit(inline=True)
 def second_bounds(
     isa: Any,
     codes: np.ndarray,
@@ -69,10 +84,7 @@ def second_bounds(
     `rows` (int32) and `bounds` (int16, of the first stage) are read at `at` and the seven places behind it.
     """
     stride = second // 2 + 16
-    r0, r1 = np.int64(rows[at]) * stride, np.int64(rows[at + 1]) * stride
-    r2, r3 = np.int64(rows[at + 2]) * stride, np.int64(rows[at + 3]) * stride
-    r4, r5 = np.int64(rows[at + 4]) * stride, np.int64(rows[at + 5]) * stride
-    r6, r7 = np.int64(rows[at + 6]) * stride, np.int64(rows[at + 7]) * stride
+    r0, r1, r2, r3, r4, r5, r6, r7 = _places8(rows, at, stride)
     zero = zero_ints8()
     t0, t1, t2, t3, t4, t5, t6, t7 = zero, zero, zero, zero, zero, zero, zero, zero
     for c in range(0, second, 64):
@@ -121,10 +133,7 @@ def third_bounds(
 
     Meanwhile the cache lines of the eight rows at rows[ahead] are asked for.
     """
-    r0, r1 = np.int64(rows[at]) * third, np.int64(rows[at + 1]) * third
-    r2, r3 = np.int64(rows[at + 2]) * third, np.int64(rows[at + 3]) * third
-    r4, r5 = np.int64(rows[at + 4]) * third, np.int64(rows[at + 5]) * third
-    r6, r7 = np.int64(rows[at + 6]) * third, np.int64(rows[at + 7]) * third
+    r0, r1, r2, r3, r4, r5, r6, r7 = _places8(rows, at, third)
     zero = zero_ints8()
     t0, t1, t2, t3, t4, t5, t6, t7 = zero, zero, zero, zero, zero, zero, zero, zero
     query_at = query * third * 2
