@@ -69,7 +69,7 @@ def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, eucl
 
     if dim <= LARGEST_ROTATION and len(sample) >= 2:
         with one_blas_thread():
-            axes = _principal_axes(centred)
+            axes = _principal_axes(centred, None if euclidean else mean.astype(np.float64) * shrink)
             queries = _sample_queries(sample, mean, euclidean)
             first, second = _choose_widths(centred, queries, axes.astype(np.float32), rows)
             rotation = _spread_variance(axes, first, second, np.random.default_rng(seed))
@@ -93,10 +93,19 @@ def _bias_range(norms: Float64Array, bias: Float32Array | None, euclidean: bool)
     return centre, max(float(np.abs(np.array([low, high]) - centre).max()), 1e-3 if euclidean else 0.0)
 
 
-def _principal_axes(centred: Float32Array) -> Float64Array:
-    """Columns are the eigenvectors of the covariance, the largest variance first."""
-    covariance = (centred.T @ centred).astype(np.float64)
-    return np.asarray(np.linalg.eigh(covariance)[1][:, ::-1])
+def _principal_axes(centred: Float32Array, mean: Float64Array | None) -> Float64Array:
+    """Columns are the eigenvectors of a matrix of second moments, the largest first.
+
+    What the first stages leave out costs the product of a row's norm and a query's norm along the axes left out. Rows
+    count as they are encoded, without their mean. Queries of inner products keep it (`mean`): they are like the rows,
+    but the mean is a part of each of them, so it has to lie along the leading axes.
+    """
+    covariance = (centred.T @ centred).astype(np.float64) / len(centred)
+    moments = covariance
+    if mean is not None and np.trace(covariance) > 0:
+        queries = covariance + np.outer(mean, mean)
+        moments = covariance / np.trace(covariance) + queries / np.trace(queries)
+    return np.asarray(np.linalg.eigh(moments)[1][:, ::-1])
 
 
 def _spread_variance(axes: Float64Array, first: int, second: int, generator: np.random.Generator) -> Float32Array:
