@@ -7,7 +7,7 @@ rows keep serial numbers that never change; the two are the same until something
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from llmrec_fast.compat.faiss.metrics import (
     read_vectors,
 )
 from llmrec_fast.compat.faiss.selectors import IDSelector, SearchParameters, as_selector, selected
+from llmrec_fast.compat.faiss.vectors import Vector
 from llmrec_fast.compat.ranges import BLOCK_ROWS, rows_within
 from llmrec_fast.retrieval import Index as ExactIndex
 
@@ -69,6 +70,15 @@ class IndexFlat:
         """Bytes of a row."""
         return 4 * self.d
 
+    @property
+    def codes(self) -> Vector:
+        """The rows' bytes, one after another."""
+        return Vector(self.get_xb().view(np.uint8))
+
+    def get_xb(self) -> Float32Array:
+        """A copy of the rows, (ntotal * d,): FAISS gives a pointer, which `rev_swig_ptr` takes as it takes this."""
+        return self.reconstruct_n().reshape(-1)
+
     def train(self, x: ArrayLike) -> None:
         """Nothing: flat indexes need no training."""
         read_vectors(x, self.d)
@@ -105,6 +115,14 @@ class IndexFlat:
             self._index.optimize()
             self._holes = 0
         return count
+
+    def merge_from(self, otherIndex: IndexFlat, add_id: int = 0) -> None:
+        """Add the rows of another index of the same kind behind those here, and leave it empty."""
+        if add_id:
+            raise FaissError(f"add_id must be 0 for flat indexes, whose labels are places; got {add_id}")
+        check_mergeable(self, otherIndex)
+        self.add(otherIndex.reconstruct_n())
+        otherIndex.reset()
 
     def search(
         self,
@@ -202,7 +220,7 @@ class IndexFlat:
 
     def reconstruct(self, key: int, x: Float32Array | None = None) -> Float32Array:
         """The row with a label, (d,)."""
-        row: Float32Array = into(x, self._rows(np.array([as_count(key, "key", minimum=0)], np.int64))[0], "x")
+        row: Float32Array = into(x, self._rows(as_int64([key], "key"))[0], "x")
         return row
 
     def reconstruct_batch(self, key: ArrayLike, x: Float32Array | None = None) -> Float32Array:
@@ -217,6 +235,22 @@ class IndexFlat:
             raise FaissError(f"rows {n0} to {stop} are not within the {self.ntotal} of the index")
         rows: Float32Array = into(x, self._rows(np.arange(n0, stop, dtype=np.int64)), "x")
         return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"d": self.d, "metric": self.metric_type, "rows": self.reconstruct_n()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        IndexFlat.__init__(self, state["d"], state["metric"])
+        if len(state["rows"]):
+            self.add(state["rows"])
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = type(self).__new__(type(self))
+        copied.__setstate__(self.__getstate__())
+        return copied
 
     def _all_labels(self) -> Int64Array:
         return np.arange(self.ntotal, dtype=np.int64)
@@ -241,6 +275,15 @@ class IndexFlat:
         if self._serials is None:
             return serials
         return np.where(serials < 0, -1, np.searchsorted(self._serials, serials))
+
+
+def check_mergeable(index: Any, other: Any) -> None:
+    """Raise `FaissError` unless both are of one kind, dimension and metric, and two."""
+    if type(other) is not type(index) or other is index or (other.d, other.metric_type) != (index.d, index.metric_type):
+        raise FaissError(
+            "otherIndex must be another index of the same kind, dimension and metric; got "
+            f"{type(other).__name__} (d = {getattr(other, 'd', None)}) for {type(index).__name__} (d = {index.d})"
+        )
 
 
 class IndexFlatIP(IndexFlat):

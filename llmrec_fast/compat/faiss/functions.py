@@ -1,4 +1,4 @@
-"""FAISS's free functions: `knn` without an index, `normalize_L2` in place, the number of threads."""
+"""FAISS's free functions: `index_factory`, `knn` without an index, `normalize_L2` in place, the number of threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array
 from llmrec_fast.compat.exact_search import best_rows, unit_rows
+from llmrec_fast.compat.faiss.flat import IndexFlat
+from llmrec_fast.compat.faiss.id_map import IndexIDMap, IndexIDMap2
 from llmrec_fast.compat.faiss.metrics import (
     METRIC_L2,
     FaissError,
@@ -19,8 +21,23 @@ from llmrec_fast.kernels.threads import get_threads, set_threads
 _NORMALISE_ROWS = 65_536
 
 
-def knn(xq: ArrayLike, xb: ArrayLike, k: int, metric: int = METRIC_L2) -> tuple[Float32Array, Int64Array]:
-    """The k nearest rows of `xb` (nb, d) to each of `xq` (nq, d): D and I, (nq, k), as of `IndexFlat.search`."""
+def index_factory(d: int, description: str, metric: int = METRIC_L2) -> IndexFlat | IndexIDMap:
+    """The index of a description: "Flat", "IDMap,Flat" or "IDMap2,Flat"; another one raises `FaissError`."""
+    parts = str(description).replace(" ", "").split(",")
+    kind = {"IDMap": IndexIDMap, "IDMap2": IndexIDMap2}.get(parts[0])
+    if parts[kind is not None :] != ["Flat"]:
+        raise FaissError(f"could not parse {description!r}: Flat, 'IDMap,Flat' and 'IDMap2,Flat' are covered")
+    flat = IndexFlat(d, metric)
+    return flat if kind is None else kind(flat)
+
+
+def knn(
+    xq: ArrayLike, xb: ArrayLike, k: int, metric: int = METRIC_L2, metric_arg: float = 0.0
+) -> tuple[Float32Array, Int64Array]:
+    """The k nearest rows of `xb` (nb, d) to each of `xq` (nq, d): D and I, (nq, k), as of `IndexFlat.search`.
+
+    `metric_arg` belongs to metrics that are not covered; it changes nothing.
+    """
     shape = np.shape(xb)
     if len(shape) != 2:
         raise FaissError(f"xb must have shape (nb, d); got {shape}")
@@ -45,3 +62,8 @@ def omp_set_num_threads(threads: int) -> None:
 def omp_get_max_threads() -> int:
     """How many threads a call uses (`llmrec_fast.get_threads`)."""
     return get_threads()
+
+
+def get_num_gpus() -> int:
+    """Always 0: this module's indexes live on the CPU."""
+    return 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array, as_int64
-from llmrec_fast.compat.faiss.flat import IndexFlat
+from llmrec_fast.compat.faiss.flat import IndexFlat, check_mergeable
 from llmrec_fast.compat.faiss.metrics import FaissError, into, read_vectors
 from llmrec_fast.compat.faiss.selectors import IDSelector, SearchParameters, as_selector, selected
+from llmrec_fast.compat.faiss.vectors import Vector
 
 
 class IndexIDMap:
@@ -24,7 +25,19 @@ class IndexIDMap:
         if index.ntotal:
             raise FaissError(f"index must be empty on input; it has {index.ntotal} rows")
         self.index = index
-        self.id_map: Int64Array = np.zeros(0, np.int64)
+        self._ids: Int64Array = np.zeros(0, np.int64)
+
+    @classmethod
+    def of(cls, index: IndexFlat, ids: Int64Array) -> Self:
+        """A map over an index that has rows already, with one id for each."""
+        mapped = cls.__new__(cls)
+        mapped.index, mapped._ids = index, ids
+        return mapped
+
+    @property
+    def id_map(self) -> Vector:
+        """The id of each row, in the order in which they were added: `vector_to_array` makes an array of it."""
+        return Vector(self._ids)
 
     @property
     def d(self) -> int:
@@ -54,19 +67,30 @@ class IndexIDMap:
         rows = read_vectors(x, self.d)
         new_ids = as_int64(ids, "ids", length=len(rows))
         self.index.add(rows)
-        self.id_map = np.concatenate([self.id_map, new_ids])
+        self._ids = np.concatenate([self._ids, new_ids])
 
     def reset(self) -> None:
         """Remove all rows."""
         self.index.reset()
-        self.id_map = np.zeros(0, np.int64)
+        self._ids = np.zeros(0, np.int64)
 
     def remove_ids(self, x: IDSelector | ArrayLike) -> int:
         """Remove every row whose id is in an array or selector; returns how many there were."""
-        doomed = as_selector(x).mask(self.id_map)
+        doomed = as_selector(x).mask(self._ids)
         count = self.index.remove_mask(doomed)
-        self.id_map = self.id_map[~doomed]
+        self._ids = self._ids[~doomed]
         return count
+
+    def merge_from(self, otherIndex: IndexIDMap, add_id: int = 0) -> None:
+        """Add the rows of another map, with `add_id` added to their ids, and leave it empty."""
+        check_mergeable(self, otherIndex)
+        self.index.merge_from(otherIndex.index)
+        self._ids = np.concatenate([self._ids, otherIndex._ids + add_id])
+        otherIndex._ids = np.zeros(0, np.int64)
+
+    def reconstruct(self, key: int, x: Float32Array | None = None) -> Float32Array:
+        """Refused, as in FAISS: `IndexIDMap2` does it."""
+        raise FaissError("reconstruct is not implemented for IndexIDMap; use IndexIDMap2")
 
     def search(
         self,
@@ -108,15 +132,21 @@ class IndexIDMap:
     ) -> tuple[Any, Float32Array, Int64Array]:
         """As `IndexFlat.range_search`, with ids for labels."""
         limits, distances, labels = self.index.range_search_mask(x, thresh, self._allowed(params))
-        return limits, distances, self.id_map[labels]
+        return limits, distances, self._ids[labels]
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self).of(self.index.__deepcopy__(memo), self._ids.copy())
 
     def _allowed(self, params: SearchParameters | None) -> BoolArray | None:
-        return selected(params, self.id_map)
+        return selected(params, self._ids)
 
     def _ids_of(self, labels: Int64Array) -> Int64Array:
-        if not len(self.id_map):
+        if not len(self._ids):
             return labels
-        return np.where(labels < 0, -1, self.id_map[labels])
+        return np.where(labels < 0, -1, self._ids[labels])
 
 
 class IndexIDMap2(IndexIDMap):
@@ -124,7 +154,7 @@ class IndexIDMap2(IndexIDMap):
 
     def reconstruct(self, key: int, x: Float32Array | None = None) -> Float32Array:
         """The row with an id, (d,)."""
-        places = np.flatnonzero(self.id_map == key)
+        places = np.flatnonzero(self._ids == key)
         if not len(places):
             raise FaissError(f"key {key} not found")
         return self.index.reconstruct(int(places[-1]), x)
@@ -132,11 +162,11 @@ class IndexIDMap2(IndexIDMap):
     def reconstruct_batch(self, key: ArrayLike, x: Float32Array | None = None) -> Float32Array:
         """The rows with these ids, (n, d)."""
         keys = as_int64(key, "key")
-        order = np.argsort(self.id_map, kind="stable")
-        places = np.searchsorted(self.id_map, keys, side="right", sorter=order) - 1
+        order = np.argsort(self._ids, kind="stable")
+        places = np.searchsorted(self._ids, keys, side="right", sorter=order) - 1
         found = order[np.maximum(places, 0)] if len(order) else np.zeros(0, np.int64)
         known = places >= 0
-        known[known] = self.id_map[found[known]] == keys[known]
+        known[known] = self._ids[found[known]] == keys[known]
         if not known.all():
             raise FaissError(f"key {keys[~known][0]} not found")
         return self.index.reconstruct_batch(found, x)

@@ -8,7 +8,7 @@ import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count, as_matrix
 from llmrec_fast.compat.ties import MISSING_SCORE, larger_position_first, sorted_rows
-from llmrec_fast.errors import InvalidInput
+from llmrec_fast.errors import CorruptFile, InvalidInput
 
 METRIC_INNER_PRODUCT = 0
 METRIC_L2 = 1
@@ -19,6 +19,10 @@ METRIC_Lp = 4
 
 class FaissError(InvalidInput, RuntimeError, AssertionError):
     """What the shim refuses; caught also by code that catches FAISS's RuntimeError or AssertionError."""
+
+
+class CorruptIndex(CorruptFile, FaissError):
+    """A file that is damaged, caught also by code that catches FAISS's RuntimeError."""
 
 
 def index_metric(metric: int) -> Literal["dot", "euclidean"]:
@@ -35,7 +39,10 @@ def read_vectors(x: ArrayLike, d: int) -> Float32Array:
     shape = np.shape(x)
     if len(shape) != 2 or shape[1] != d:
         raise FaissError(f"x must have shape (n, {d}); got {shape}")
-    return as_matrix(x, "x")
+    try:
+        return as_matrix(x, "x")
+    except InvalidInput as error:
+        raise FaissError(str(error)) from None
 
 
 def read_k(k: Any) -> int:

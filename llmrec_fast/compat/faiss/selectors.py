@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Int64Array, as_int64
@@ -40,10 +42,10 @@ class IDSelectorRange(IDSelector):
 
 
 class IDSelectorBatch(IDSelector):
-    """The labels of an array."""
+    """The labels of an array; or, FAISS's older form, their number and the array."""
 
-    def __init__(self, subset: ArrayLike) -> None:
-        self._labels = np.unique(as_int64(subset, "subset"))
+    def __init__(self, *args: ArrayLike) -> None:
+        self._labels = np.unique(as_int64(_only(args, "subset"), "subset"))
 
     def mask(self, labels: Int64Array) -> BoolArray:
         """Whether each label is in the array."""
@@ -55,10 +57,13 @@ class IDSelectorArray(IDSelectorBatch):
 
 
 class IDSelectorBitmap(IDSelector):
-    """The labels whose bit is set: label i is bit i % 8 of byte i // 8. Labels beyond the bitmap are not selected."""
+    """The labels whose bit is set: label i is bit i % 8 of byte i // 8. Labels beyond the bitmap are not selected.
 
-    def __init__(self, bitmap: ArrayLike) -> None:
-        array = np.asarray(bitmap)
+    Takes the bytes, or, FAISS's older form, their number and the bytes.
+    """
+
+    def __init__(self, *args: ArrayLike) -> None:
+        array = np.asarray(_only(args, "bitmap"))
         if array.ndim != 1 or array.dtype != np.uint8:
             raise FaissError(f"bitmap must be a one-dimensional uint8 array; got {array.dtype} {array.shape}")
         self._bits = np.unpackbits(array, bitorder="little").astype(bool)
@@ -111,6 +116,19 @@ class IDSelectorXOr(_Pair):
         return self.lhs.mask(labels) ^ self.rhs.mask(labels)
 
 
+class PyCallbackIDSelector(IDSelector):
+    """The labels that a function is true for; it is called with every label of the index in turn."""
+
+    def __init__(self, is_member: Callable[[int], bool]) -> None:
+        if not callable(is_member):
+            raise FaissError(f"is_member must be a function of a label; got {type(is_member).__name__}")
+        self._is_member = is_member
+
+    def mask(self, labels: Int64Array) -> BoolArray:
+        """What the function says of each label."""
+        return np.fromiter((bool(self._is_member(label)) for label in labels.tolist()), bool, len(labels))
+
+
 class SearchParameters:
     """Options of one search: `sel`, the only labels to consider."""
 
@@ -130,6 +148,15 @@ def selected(params: SearchParameters | None, labels: Int64Array) -> BoolArray |
 def as_selector(x: IDSelector | ArrayLike) -> IDSelector:
     """`x` itself, or a selector of the labels in it."""
     return x if isinstance(x, IDSelector) else IDSelectorBatch(x)
+
+
+def _only(args: tuple[ArrayLike, ...], name: str) -> ArrayLike:
+    """The array of the arguments (array) or (n, array), of which the first n values count."""
+    if len(args) == 1:
+        return args[0]
+    if len(args) == 2 and isinstance(args[0], int | np.integer) and 0 <= args[0] <= np.size(np.asarray(args[1])):
+        return np.asarray(args[1])[: args[0]]
+    raise FaissError(f"{name} must be an array, or a number and an array of at least so many values")
 
 
 def _checked(sel: object, name: str) -> IDSelector:
