@@ -10,6 +10,7 @@ from llmrec_fast.kernels.codes import PANEL_ROWS, Codes, ScanPlan, ScanSegment, 
 from llmrec_fast.kernels.cpu.exact_scores import exact_score
 from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, second_bounds, set_thresholds, third_bounds
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet, scan_bytes, store_floats8
+from llmrec_fast.kernels.cpu.row_vectors import add_floats8
 from llmrec_fast.kernels.cpu.scan_codes import scan_one, scan_tiles, spread_queries, tile_of
 from llmrec_fast.kernels.cpu.scan_queries import prepare_queries
 from llmrec_fast.kernels.jit import jit
@@ -37,14 +38,15 @@ def segment_of(rows: np.ndarray, codes: Codes | None, bias: np.ndarray | None = 
 
 
 def violations(isa: InstructionSet, segment: ScanSegment, queries: np.ndarray, change: Any = None) -> np.ndarray:
-    """(3,) how many (row, query) pairs each stage would skip although the threshold is the row's own exact score.
+    """(4,) how many (row, query) pairs each stage, and last the mixed bound, would skip although the threshold is the row's own
+    exact score.
 
     `change(query_codes)` may damage what the queries are turned into, to see whether that is found out.
     """
     codes = segment.codes
     assert codes is not None
     plan, panels = codes.plan, panels_of(len(segment.rows))
-    found = np.zeros(3, np.int64)
+    found = np.zeros(4, np.int64)
     for group in (1, 4) if len(queries) > 1 else (1,):
         for start in range(0, len(queries), group):
             own = queries[start : start + group]
@@ -60,19 +62,19 @@ def violations(isa: InstructionSet, segment: ScanSegment, queries: np.ndarray, c
             scan(isa, codes.first, plan.first_stride, segment.allowed, spread, query_codes.offsets,
                  query_codes.first_weights, 0, panels, 0, bounds, best)  # fmt: skip
             largest = np.array([codes.largest_first, codes.largest_second, codes.largest_third])
-            _count(isa, len(own), padded, bounds, query_codes.status, plan.second, codes.second, codes.second.view(np.float32),
-                   query_codes.second, query_codes.offsets, query_codes.second_weights, codes.third, codes.third_terms,
-                   plan.third, query_codes.third, query_codes.third_weights, segment.rows, segment.bias, plan.euclidean,
-                   query_codes.wide, query_codes.numbers, largest, found)  # fmt: skip
+            _count(isa, len(own), padded, bounds, query_codes.status, plan.first, plan.second, codes.second,
+                   codes.second.view(np.float32), query_codes.second, query_codes.offsets, query_codes.second_weights,
+                   codes.third, codes.third_terms, plan.third, query_codes.third, query_codes.third_weights, segment.rows,
+                   segment.bias, plan.euclidean, query_codes.wide, query_codes.numbers, largest, found)  # fmt: skip
     return found
 
 
 @jit()
 def _count(
-    isa, queries, padded, bounds, status, second, second_codes, second_terms, second_queries, offsets, second_weights,
+    isa, queries, padded, bounds, status, first, second, second_codes, second_terms, second_queries, offsets, second_weights,
     third_codes, third_terms, third, third_queries, third_weights, rows, bias, euclidean, wide, numbers, largest, found,
 ):  # fmt: skip
-    least, finer = np.zeros(padded, np.int16), np.zeros((padded, 2), np.float32)
+    least, finer = np.zeros(padded, np.int16), np.zeros((padded, 3), np.float32)
     eight, eight_bounds, out = np.zeros(8, np.int32), np.zeros(8, np.int16), np.zeros(8, np.float32)
     for j in range(queries):
         if status[j] != SEARCHABLE:
@@ -88,7 +90,7 @@ def _count(
                 eight[lane] = row if lane == row & 7 else (row * 7 + lane) % rows.shape[0]
                 eight_bounds[lane] = bounds[((eight[lane] >> 9) * padded + j) * 512 + (eight[lane] & 511)]
             if second > 0 and bound16 < 32767:
-                second_bound = second_bounds(
+                second_bound, tail = second_bounds(
                     isa,
                     second_codes,
                     second_terms,
@@ -103,8 +105,13 @@ def _count(
                 )
                 store_floats8(out, 0, second_bound)
                 found[1] += out[row & 7] < finer[j, 0]
+                leading = third_bounds(
+                    isa, third_codes, third_terms, eight, 0, 0, third, first, third_queries, third_weights, j
+                )
+                store_floats8(out, 0, add_floats8(leading, tail))
+                found[3] += out[row & 7] < finer[j, 1]
             third_bound = third_bounds(
-                isa, third_codes, third_terms, eight, 0, 0, third, third_queries, third_weights, j
+                isa, third_codes, third_terms, eight, 0, 0, third, third, third_queries, third_weights, j
             )
             store_floats8(out, 0, third_bound)
-            found[2] += out[row & 7] < finer[j, 1]
+            found[2] += out[row & 7] < finer[j, 2]

@@ -40,7 +40,11 @@ def attacking_queries(codes: Codes, rows: np.ndarray, generator: np.random.Gener
     for stage, border in ((0, plan.first), (1, plan.first + plan.second)):
         for kept in (np.arange(plan.dim) < border, np.arange(plan.dim) >= border):
             directions.append(np.where(kept, lost[stage], 0))
-    directions.append(np.where(np.arange(plan.dim) < plan.first, 0, lost[1]))
+    leading = np.arange(plan.dim) < plan.first
+    directions.append(np.where(leading, 0, lost[1]))
+    # what the mixed bound lost, and the second stage's rounding alone, which no other norm then covers
+    directions.append(np.where(leading, lost[2], lost[1]))
+    directions.append(np.where(leading | (np.arange(plan.dim) >= plan.first + plan.second), 0, lost[1]))
     for start in range(0, plan.dim, max(32, plan.dim // 12 // 32 * 32)):
         block = np.zeros((1, plan.dim))
         block[0, start : start + 32] = rotated[targets[0], start : start + 32]
@@ -78,7 +82,7 @@ def test_no_stage_skips_a_row_that_reaches_the_threshold(
     bias = None if euclidean else generator.standard_normal(len(rows)).astype(np.float32)
     codes = encode_rows(rows, plan_of(rows, first, second, euclidean=euclidean, bias=bias), bias=bias)
     queries = attacking_queries(codes, rows, generator)
-    assert violations(isa, segment_of(rows, codes, bias), queries).tolist() == [0, 0, 0]
+    assert violations(isa, segment_of(rows, codes, bias), queries).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("magnitude", [1e-15, 1e-6, 1e6, 1e15])
@@ -91,7 +95,7 @@ def test_bounds_hold_at_every_magnitude(magnitude: float, euclidean: bool) -> No
     queries = attacking_queries(codes, rows, generator)
     for scale in (1e-15, 1.0, 1e15):
         scaled = queries if euclidean else (queries * scale).astype(np.float32)
-        assert violations(instruction_set(), segment_of(rows, codes), scaled).tolist() == [0, 0, 0]
+        assert violations(instruction_set(), segment_of(rows, codes), scaled).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("first", "second"), [(64, 64), (192, 0)])
@@ -119,7 +123,7 @@ def test_rows_far_from_the_fit_pass_every_stage() -> None:
     codes = encode_rows(far, plan)
     assert codes.wild == 74
     queries = attacking_queries(encode_rows(rows, plan), rows, generator)
-    assert violations(instruction_set(), segment_of(far, codes), queries).tolist() == [0, 0, 0]
+    assert violations(instruction_set(), segment_of(far, codes), queries).tolist() == [0, 0, 0, 0]
 
 
 # -- planted faults: each of these must be found --------------------------------------------------------------------------
@@ -151,6 +155,20 @@ def test_a_norm_scaled_down_is_found(attacked: tuple[np.ndarray, Codes, np.ndarr
     assert violations(instruction_set(), segment_of(rows, damaged), queries)[1] > 0
 
 
+@pytest.mark.parametrize("norm", [-3, -2])
+def test_a_norm_of_the_mixed_bound_scaled_down_is_found(
+    attacked: tuple[np.ndarray, Codes, np.ndarray], norm: int
+) -> None:
+    rows = attacked[0]
+    # narrow stages, so that the int8 codes' rounding, which this bound counts for all columns, covers little
+    codes = encode_rows(rows, plan_of(rows, 32, 64))
+    second = codes.second.view(np.float32).copy()
+    second.reshape(-1, codes.plan.second_stride // 4)[:, norm] *= np.float32(0.4)
+    damaged = segment_of(rows, replace(codes, second=second.view(np.uint8)))
+    queries = attacking_queries(codes, rows, np.random.default_rng(4))
+    assert violations(instruction_set(), damaged, queries)[3] > 0
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_block_of_codes_left_out_is_found(attacked: tuple[np.ndarray, Codes, np.ndarray], stage: int) -> None:
     rows, codes, queries = attacked
@@ -164,7 +182,10 @@ def test_a_block_of_codes_left_out_is_found(attacked: tuple[np.ndarray, Codes, n
         # the offset belongs to the codes that are left
         query_codes.offsets[stage] = -((15 * own.astype(np.int64).sum(axis=1)) >> 1)
 
-    assert violations(instruction_set(), segment_of(rows, codes), queries, leave_out)[stage] > 0
+    found = violations(instruction_set(), segment_of(rows, codes), queries, leave_out)
+    assert found[stage] > 0
+    # the mixed bound takes the second stage's codes, and the first columns of the third's
+    assert (found[3] > 0) == (stage > 0)
 
 
 def test_a_slack_removed_is_found() -> None:

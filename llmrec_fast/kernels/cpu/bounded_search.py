@@ -165,7 +165,7 @@ class _GroupSearch:
         self._count = len(queries)
         self._tile = tile_of(self._count)
         self._padded = -(-self._count // self._tile) * self._tile
-        self._counts = np.zeros((threads + 1, self._count, 4), np.int64)
+        self._counts = np.zeros((threads + 1, self._count, 5), np.int64)
         self._scanned = self._scored = self._bytes = 0
         self._codes: QueryCodes | None = None
         if plan is None:
@@ -196,7 +196,7 @@ class _GroupSearch:
         heaps = self._heaps
         status = queries.status[: self._count].copy()
         least = np.empty(self._count, np.int16)
-        finer = np.empty((self._count, 2), np.float32)
+        finer = np.empty((self._count, 3), np.float32)
         largest = np.array([codes.largest_first, codes.largest_second, codes.largest_third])
         known = known_scores(heaps.scores, heaps.sizes)
         # all calls are made before the first, because the scan leaves nothing else in the caches
@@ -222,13 +222,15 @@ class _GroupSearch:
         ends = [
             (
                 self._isa, start + first, start + last, chunk, start, segment.base, self._count, bounds, status, least,
-                finer, plan.second, codes.second, codes.second.view(np.float32), queries.second, queries.offsets,
+                finer, plan.first, plan.second, codes.second, codes.second.view(np.float32), queries.second, queries.offsets,
                 queries.second_weights, codes.third, codes.third_terms, plan.third, queries.third,
                 queries.third_weights, segment.rows, segment.bias, self._euclidean, queries.wide,
                 self._scratch.take(f"found {thread}", (room + SPARE,), np.int32),
                 self._scratch.take(f"found bounds {thread}", (room + SPARE,), np.int16),
+                self._scratch.take(f"found tails {thread}", (room + SPARE,), np.float32),
                 self._scratch.take(f"waiting {thread}", (self._count, waiting), np.int32),
-                self._scratch.take(f"lengths {thread}", (self._count,), np.int64),
+                self._scratch.take(f"tails {thread}", (self._count, waiting), np.float32),
+                self._scratch.take(f"lengths {thread}", (self._count, 2), np.int64),
                 heaps.thread_scores[thread], heaps.thread_rows[thread], heaps.thread_sizes[thread],
                 self._counts[thread],
             )
@@ -272,7 +274,7 @@ class _GroupSearch:
 
     def report(self, counts: ScanCounts) -> None:
         """Add what this group did to `counts`."""
-        first, second, third, seeds = (int(value) for value in self._counts.sum(axis=(0, 1)))
+        first, second, third, seeds, mixed = (int(value) for value in self._counts.sum(axis=(0, 1)))
         counts.scanned += self._scanned
         counts.after_first += first + self._scored
         counts.after_second += second + self._scored
@@ -281,5 +283,5 @@ class _GroupSearch:
         row_bytes = self._wide.shape[1] * 4
         counts.bytes_read += self._bytes + (third + seeds + self._scored) * row_bytes
         if self._plan is not None:
-            counts.bytes_read += first * self._plan.second_stride + second * (self._plan.third + 16)
-            counts.bytes_read += self._scanned * 2
+            counts.bytes_read += first * self._plan.second_stride + second * (self._plan.first + 16)
+            counts.bytes_read += mixed * self._plan.third + self._scanned * 2

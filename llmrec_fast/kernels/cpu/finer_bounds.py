@@ -78,8 +78,9 @@ def second_bounds(
     offset: int,
     weights: Float32Array,
     query: int,
-) -> Any:
-    """The first bounds of eight rows, with the tail replaced by the second stage's estimate and what it leaves.
+) -> tuple[Any, Any]:
+    """The first bounds of eight rows, with the tail replaced by the second stage's estimate and what it leaves; that
+    replacement alone, which bounds the columns after the first stage.
 
     `rows` (int32) and `bounds` (int16, of the first stage) are read at `at` and the seven places behind it.
     """
@@ -105,9 +106,10 @@ def second_bounds(
     )
     taken_back = multiply_floats8(splat_floats8(-weights[query, 3]), tails)
     bound = multiply_add_floats8(isa, load_short_floats8(bounds, at * 2), splat_floats8(weights[query, 0]), taken_back)
-    bound = multiply_add_floats8(isa, steps, inner, bound)
-    bound = multiply_add_floats8(isa, splat_floats8(weights[query, 4]), rounding, bound)
-    return multiply_add_floats8(isa, splat_floats8(weights[query, 5]), rest, bound)
+    tail = multiply_floats8(steps, inner)
+    tail = multiply_add_floats8(isa, splat_floats8(weights[query, 4]), rounding, tail)
+    tail = multiply_add_floats8(isa, splat_floats8(weights[query, 5]), rest, tail)
+    return add_floats8(bound, tail), tail
 
 
 @jit(inline=True)
@@ -123,7 +125,7 @@ def _third_products4(
     codes: np.ndarray,
     places: tuple[int, int, int, int],
     ahead: tuple[int, int, int, int],
-    third: int,
+    columns: int,
     queries: np.ndarray,
     query_at: int,
 ) -> tuple[Any, Any, Any, Any]:
@@ -135,7 +137,7 @@ def _third_products4(
     n0, n1, n2, n3 = ahead
     zero = zero_ints8()
     t0, t1, t2, t3 = zero, zero, zero, zero
-    for c in range(0, third, 32):
+    for c in range(0, columns, 32):
         # two of the four cache lines of 64 columns; all at once, these requests would hold up the loads between them
         prefetch(codes, n0 + c)
         prefetch(codes, n1 + c)
@@ -145,6 +147,9 @@ def _third_products4(
         t1 = _third_products(isa, t1, codes, r1 + c, low, high)
         t2 = _third_products(isa, t2, codes, r2 + c, low, high)
         t3 = _third_products(isa, t3, codes, r3 + c, low, high)
+    if columns & 32:
+        prefetch(codes, n0 + columns - 32)
+        prefetch(codes, n1 + columns - 32)
     return t0, t1, t2, t3
 
 
@@ -157,19 +162,21 @@ def third_bounds(
     at: int,
     ahead: int,
     third: int,
+    columns: int,
     queries: np.ndarray,
     weights: Float32Array,
     query: int,
 ) -> Any:
     """step * product + |z| * rounding + bias of eight rows: those at rows[at] (int32) and the seven places behind it.
 
-    Meanwhile the cache lines of the eight rows at rows[ahead] are asked for.
+    The product is that of the first `columns` (a multiple of 32) of `third`. Meanwhile their cache lines of the eight
+    rows at rows[ahead] are asked for.
     """
     r0, r1, r2, r3, r4, r5, r6, r7 = _places8(rows, at, third)
     n0, n1, n2, n3, n4, n5, n6, n7 = _places8(rows, ahead, third)
     query_at = query * third * 2
-    t0, t1, t2, t3 = _third_products4(isa, codes, (r0, r1, r2, r3), (n0, n1, n2, n3), third, queries, query_at)
-    t4, t5, t6, t7 = _third_products4(isa, codes, (r4, r5, r6, r7), (n4, n5, n6, n7), third, queries, query_at)
+    t0, t1, t2, t3 = _third_products4(isa, codes, (r0, r1, r2, r3), (n0, n1, n2, n3), columns, queries, query_at)
+    t4, t5, t6, t7 = _third_products4(isa, codes, (r4, r5, r6, r7), (n4, n5, n6, n7), columns, queries, query_at)
     products = ints8_to_floats8(sums_of_ints8(t0, t1, t2, t3, t4, t5, t6, t7))
     steps, rounding, bias, _ = load_columns4(terms, rows, at, 16, 0)
     estimate = multiply_floats8(steps, multiply_floats8(splat_floats8(weights[query, 0]), products))
@@ -204,7 +211,10 @@ def set_thresholds(
     least: np.ndarray,
     finer: Float32Array,
 ) -> int:
-    """Thresholds of the three stages for rows scoring at least `score`; whether the first one fits in int16."""
+    """Thresholds of the bounds for rows scoring at least `score`; whether the first stage's, `least`, fits in int16.
+
+    finer[query] : of the second stage's bounds, of the mixed ones (BOUNDS.md, section 3) and of the third stage's.
+    """
     threshold = threshold_of(score, numbers, query, euclidean, dim)
     unit = numbers[query, 0]
     first_error = numbers[query, 1] * largest[0] * _MARGIN
@@ -214,5 +224,7 @@ def set_thresholds(
     least[query] = np.int16(min(units, 32767.0))
     second_error = numbers[query, 2] * largest[1] * _MARGIN
     finer[query, 0] = _float_down(threshold - first_error - second_error - SECOND_UNITS * unit)
-    finer[query, 1] = _float_down(threshold - numbers[query, 3] * largest[2] * _MARGIN)
+    third_error = numbers[query, 3] * largest[2] * _MARGIN
+    finer[query, 1] = _float_down(threshold - second_error - third_error)
+    finer[query, 2] = _float_down(threshold - third_error)
     return SEARCHABLE

@@ -149,8 +149,8 @@ def seed(
     """Apply exclusions, then find a lower bound of the k-th best score: the k-th best exact score of a few promising rows.
 
     These are the rows of the lanes with the best estimates, half as many again as k. `known` is a lower bound found so
-    far (-inf if none). Rows are local to the segment, which begins at row `base` of the index; bounds and best begin at
-    its row `origin`.
+    far (-inf if none); `least` and `finer` get the thresholds that follow from it. Rows are local to the segment, which
+    begins at row `base` of the index; bounds and best begin at its row `origin`.
     """
     queries = best.shape[1]
     dim = rows.shape[1]

@@ -1,8 +1,8 @@
 """After the seeds: rows whose bound reaches the threshold pass the finer stages, and the last are scored exactly.
 
 Every comparison keeps a row whose bound equals the threshold, so ties are decided by exact scores alone. Cost: a pass
-over 2 bytes a row; for a survivor of the scan second / 2 + 16 scattered bytes, for one of the second stage d + 16,
-for a reranked row 4 d.
+over 2 bytes a row; for a survivor of the scan second / 2 + 16 scattered bytes, for one of the second stage first + 16,
+for one of the mixed bound (BOUNDS.md, section 3) d, for a reranked row 4 d.
 """
 
 # Numba infers the types inside kernels; mypy cannot follow NumPy scalars through them
@@ -19,14 +19,17 @@ from llmrec_fast.kernels.cpu.exact_scores import exact_score, prefetch_row, push
 from llmrec_fast.kernels.cpu.finer_bounds import SEARCHABLE, second_bounds, third_bounds
 from llmrec_fast.kernels.cpu.intrinsics import (
     at_least_shorts16,
+    load_floats8,
     load_shorts16,
     prefetch,
     splat_floats8,
     splat_shorts16,
+    store_floats8,
     trailing_zeros,
 )
 from llmrec_fast.kernels.cpu.row_vectors import (
     PLACES,
+    add_floats8,
     at_least_floats8,
     count_bits,
     load_short_floats8,
@@ -36,6 +39,7 @@ from llmrec_fast.kernels.cpu.row_vectors import (
 from llmrec_fast.kernels.jit import jit
 
 _PREFETCH_SECOND, _PREFETCH_ROWS = 16, 2
+_TOGETHER = 64  # rows that a prefetch of eight ahead pays for
 # Room behind the survivors of a chunk: a store of places writes 8, and the prefetching looks a group further ahead.
 SPARE = _PREFETCH_SECOND + 16
 
@@ -79,11 +83,15 @@ def _pass_second(
     weights: Float32Array,
     query: int,
     threshold: np.float32,
+    found_tails: Float32Array,
     waiting: np.ndarray,
+    tails: Float32Array,
     kept: int,
 ) -> int:
-    """Append the rows among found[:count] whose second bound reaches the threshold to `waiting`; how many there are then."""
+    """Append the rows among found[:count] whose second bound reaches the threshold to `waiting`, and what bounds their columns
+    after the first stage to `tails`; how many there are then."""
     stride = second // 2 + 16
+    before = kept
     limit, saturated = splat_floats8(threshold), splat_floats8(np.float32(32767))
     for i in range(count, count + SPARE - 8):  # the last group is filled up with a row that does not count again
         found[i], found_bounds[i] = found[count - 1], found_bounds[count - 1]
@@ -96,13 +104,56 @@ def _pass_second(
             place = np.int64(found[ahead]) * stride
             prefetch(codes, place)
             prefetch(codes, place + stride - 1)
-        bound = second_bounds(isa, codes, terms, found, found_bounds, i, second, queries, offset, weights, query)
+        bound, tail = second_bounds(isa, codes, terms, found, found_bounds, i, second, queries, offset, weights, query)
+        store_floats8(found_tails, i * 4, tail)
         # a saturated bound says nothing of how large it is
         mask = at_least_floats8(bound, limit) | at_least_floats8(load_short_floats8(found_bounds, i * 2), saturated)
         mask &= np.int32(255) >> np.int32(max(0, i + 8 - count))
+        store_places8(waiting, kept * 4, PLACES, mask, np.int32(i))
+        kept += count_bits(mask)
+    for i in range(before, kept):
+        place = waiting[i]
+        waiting[i], tails[i] = found[place], found_tails[place]
+    return kept
+
+
+@jit()
+def _pass_int8(
+    isa: Any,
+    candidates: np.ndarray,
+    tails: Float32Array,
+    count: int,
+    query: int,
+    threshold: np.float32,
+    third_codes: np.ndarray,
+    third_terms: Float32Array,
+    third: int,
+    columns: int,
+    query_codes: np.ndarray,
+    third_weights: Float32Array,
+) -> int:
+    """Keep the candidates whose int8 bound of the first `columns`, plus what bounds the others, `tails`, reaches the threshold;
+    how many there are then."""
+    kept, limit = 0, splat_floats8(threshold)
+    for i in range(count, (count + 7) & ~7):  # the last group is filled up with a row that does not count again
+        candidates[i] = candidates[count - 1]
+    last = (count - 1) & ~7
+    for i in range(min(count, 8)):
+        for line in range(0, columns, 64):
+            prefetch(third_codes, np.int64(candidates[i]) * third + line)
+    for i in range(0, count, 8):
+        ahead = min(i + 8, last)
         for lane in range(8):
-            waiting[kept] = found[i + lane]
-            kept += (mask >> np.int32(lane)) & np.int32(1)
+            prefetch(third_terms, np.int64(candidates[ahead + lane]) * 16)
+        bound = third_bounds(
+            isa, third_codes, third_terms, candidates, i, ahead, third, columns, query_codes, third_weights, query
+        )
+        mask = at_least_floats8(add_floats8(bound, load_floats8(tails, i * 4)), limit)
+        mask &= np.int32(255) >> np.int32(max(0, i + 8 - count))
+        while mask != 0:
+            candidates[kept] = candidates[i + trailing_zeros(mask)]
+            kept += 1
+            mask &= mask - np.int32(1)
     return kept
 
 
@@ -110,6 +161,7 @@ def _pass_second(
 def _rerank(
     isa: Any,
     candidates: np.ndarray,
+    tails: Float32Array,
     count: int,
     query: int,
     threshold: np.float32,
@@ -129,26 +181,10 @@ def _rerank(
     counts: Int64Array,
 ) -> int:
     """int8 bounds of the candidates, then exact scores of those that are left; the heap's new size."""
-    kept = 0
-    limit = splat_floats8(threshold)
-    for i in range(count, (count + 7) & ~7):  # the last group is filled up with a row that does not count again
-        candidates[i] = candidates[count - 1]
-    last = (count - 1) & ~7
-    for i in range(min(count, 8)):
-        for line in range(0, third, 64):
-            prefetch(third_codes, np.int64(candidates[i]) * third + line)
-    for i in range(0, count, 8):
-        ahead = min(i + 8, last)
-        for lane in range(8):
-            prefetch(third_terms, np.int64(candidates[ahead + lane]) * 16)
-        bound = third_bounds(
-            isa, third_codes, third_terms, candidates, i, ahead, third, query_codes, third_weights, query
-        )
-        mask = at_least_floats8(bound, limit) & (np.int32(255) >> np.int32(max(0, i + 8 - count)))
-        while mask != 0:
-            candidates[kept] = candidates[i + trailing_zeros(mask)]
-            kept += 1
-            mask &= mask - np.int32(1)
+    tails[:count] = 0.0
+    kept = _pass_int8(
+        isa, candidates, tails, count, query, threshold, third_codes, third_terms, third, third, query_codes, third_weights
+    )  # fmt: skip
     counts[query, 2] += kept
     for i in range(kept):
         if i + _PREFETCH_ROWS < kept:
@@ -172,6 +208,7 @@ def finish(
     status: np.ndarray,
     least: np.ndarray,
     finer: Float32Array,
+    first: int,
     second: int,
     second_codes: np.ndarray,
     second_terms: Float32Array,
@@ -189,7 +226,9 @@ def finish(
     wide: Float64Array,
     found: np.ndarray,
     found_bounds: np.ndarray,
+    found_tails: Float32Array,
     waiting: np.ndarray,
+    tails: Float32Array,
     lengths: Int64Array,
     scores: Float64Array,
     heap_rows: Int64Array,
@@ -198,20 +237,20 @@ def finish(
 ) -> None:
     """Filter, finer stages and exact scores for the rows of some panels, `chunk` panels at a time, into one heap a query.
 
-    `found` and `found_bounds` have room for a chunk of rows and `SPARE` more, `waiting` (queries, more than a chunk) for
-    rows on their way to the int8 stage: they wait until there are enough of them for prefetching to pay.
+    `found`, `found_bounds` and `found_tails` have room for a chunk of rows and `SPARE` more, `waiting` and `tails` (queries,
+    more than a chunk) for rows on their way to the int8 stage: they wait until there are enough of them for prefetching to
+    pay. `lengths` (queries, 2) : of those waiting, how many have passed the mixed bound, and all.
     """
     padded = second_weights.shape[0]
     room = waiting.shape[1] - 8  # eight places are written, of which few may count
-    for j in range(queries):
-        lengths[j] = 0
+    lengths[:queries] = 0
     for top in range(first_panel, stop_panel, chunk):
         end = min(top + chunk, stop_panel)
         for j in range(queries):
             if status[j] != SEARCHABLE:
                 continue
             threshold = splat_shorts16(least[j])
-            before = kept = lengths[j]
+            before = kept = lengths[j, 1]
             if second == 0:
                 for panel in range(top, end):
                     at = ((panel - origin) * padded + j) * 512
@@ -220,27 +259,31 @@ def finish(
             else:
                 count = 0
                 for panel in range(top, end):
-                    at, first = ((panel - origin) * padded + j) * 512, count
+                    at, start = ((panel - origin) * padded + j) * 512, count
                     count = _filter_panel(bounds, at, threshold, panel * 512, found, count)
-                    for i in range(first, count):
+                    for i in range(start, count):
                         found_bounds[i] = bounds[at + (found[i] & 511)]
                 counts[j, 0] += count
                 if count > 0:
                     kept = _pass_second(
                         isa, found, found_bounds, count, second, second_codes, second_terms, second_queries, offsets[1, j],
-                        second_weights, j, finer[j, 0], waiting[j], kept,
+                        second_weights, j, finer[j, 0], found_tails, waiting[j], tails[j], kept,
                     )  # fmt: skip
             counts[j, 1] += kept - before
-            if kept > 0 and kept + chunk * 512 > room:
+            passed = lengths[j, 0]
+            full, last = kept + chunk * 512 > room, end == stop_panel
+            if second > 0 and kept > passed and (kept - passed >= _TOGETHER or full or last):
+                # the mixed bound: int8 for the first stage's columns, whose 4-bit rounding is most of what the second leaves
+                kept = passed + _pass_int8(
+                    isa, waiting[j, passed:], tails[j, passed:], kept - passed, j, finer[j, 1], third_codes, third_terms,
+                    third, first, query_codes, third_weights,
+                )  # fmt: skip
+                counts[j, 4] += kept - passed
+                passed = kept
+            if kept > 0 and (full or last):
                 sizes[j] = _rerank(
-                    isa, waiting[j], kept, j, finer[j, 1], base, third_codes, third_terms, third, query_codes,
+                    isa, waiting[j], tails[j], kept, j, finer[j, 2], base, third_codes, third_terms, third, query_codes,
                     third_weights, rows, bias, euclidean, wide, scores[j], heap_rows[j], sizes[j], counts,
                 )  # fmt: skip
-                kept = 0
-            lengths[j] = kept
-    for j in range(queries):
-        if lengths[j] > 0:
-            sizes[j] = _rerank(
-                isa, waiting[j], lengths[j], j, finer[j, 1], base, third_codes, third_terms, third, query_codes,
-                third_weights, rows, bias, euclidean, wide, scores[j], heap_rows[j], sizes[j], counts,
-            )  # fmt: skip
+                passed = kept = 0
+            lengths[j, 0], lengths[j, 1] = passed, kept
