@@ -1,4 +1,4 @@
-"""Which graph builder a model's weights go to, by the `model_type` of its config.json."""
+"""Which builder a model's weights go to, by the `model_type` of its config.json."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 from llmrec_fast.encoding.architectures import BERT_TYPES, read_architecture
 from llmrec_fast.encoding.decoder import DECODER_TYPES, build_decoder_graph, read_decoder
+from llmrec_fast.encoding.gated_parameters import DecoderParameters, GatedParameters, ModernBertParameters
 from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.graph_builder import Graph
 from llmrec_fast.encoding.modernbert import build_modernbert_graph, read_modernbert
+from llmrec_fast.encoding.packed import Parameters
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 
@@ -36,3 +38,13 @@ def build_model_graph(config: Mapping[str, Any], weights: WeightFiles) -> Graph:
         "export the model to ONNX (for example: optimum-cli export onnx --task feature-extraction) and put model.onnx "
         "into its folder"
     )
+
+
+def gated_parameters(config: Mapping[str, Any], weights: Parameters) -> GatedParameters:
+    """The parameters of a ModernBERT or a decoder model, for the package's kernels.
+
+    Raises `InvalidInput` for what is not supported of these families; methods of the result raise `CorruptFile`.
+    """
+    if config.get("model_type") == "modernbert":
+        return ModernBertParameters(read_modernbert(config, weights.names()), weights)
+    return DecoderParameters(read_decoder(config, weights.names()), weights)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array
-from llmrec_fast.encoding.architectures import BERT_TYPES, read_architecture
+from llmrec_fast.encoding.architectures import read_architecture
 from llmrec_fast.encoding.batching import pad_batch, plan_work
-from llmrec_fast.encoding.families import build_model_graph
+from llmrec_fast.encoding.families import GRAPH_TYPES, build_model_graph, gated_parameters
 from llmrec_fast.encoding.model_files import ModelFiles
 from llmrec_fast.encoding.packed import (
     PackedModel,
@@ -25,6 +25,7 @@ from llmrec_fast.encoding.packed import (
     tokens_quick_alone,
     weight_bits,
 )
+from llmrec_fast.encoding.packed_gated import PackedGatedModel
 from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.pooling import Pooling
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
@@ -32,6 +33,8 @@ from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.threads import run_parallel
+
+Packed = PackedModel | PackedGatedModel
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def load_model(files: ModelFiles, threads: int, precision: Precision = "float32"
     Raises
     ------
     InvalidInput, CorruptFile : as `build_model_graph` and `OnnxFileSession` do; "int8" for an ONNX file, or for a model that
-        is not of the BERT family.
+        is of none of `GRAPH_TYPES`.
     MissingDependency : onnxruntime is needed and not installed.
     """
     if precision == "int8":
@@ -106,17 +109,25 @@ def _load_int8(files: ModelFiles) -> LoadedModel:
             f"precision='int8' quantises the weights of a safetensors file, and {files.folder} has an ONNX file only; "
             "use precision='float32', or put model.safetensors into the folder"
         )
-    if not files.of_bert_family:
+    if not files.can_be_built:
         raise InvalidInput(
-            f"precision='int8' is for models of the BERT family ({', '.join(BERT_TYPES)}); {files.folder} is of the "
+            f"precision='int8' is for models of the architectures {', '.join(GRAPH_TYPES)}; {files.folder} is of the "
             f"architecture {files.config.get('model_type')!r}: use precision='float32'"
         )
     with WeightFiles(files.weights) as weights:
-        architecture = read_architecture(files.config, weights.names())
-        model = PackedModel(architecture, packed_arrays(architecture, weights, quantise=True))
+        model, positions = _packed_int8(files, weights)
     bits = weight_bits()
     engine = f"llmrec_fast's kernels, {bits}-bit weights"
-    return LoadedModel(model, model, "safetensors", architecture.max_length, engine, bits)
+    return LoadedModel(model, model, "safetensors", positions, engine, bits)
+
+
+def _packed_int8(files: ModelFiles, weights: WeightFiles) -> tuple[Packed, int]:
+    """The model and the most tokens it takes."""
+    if not files.of_bert_family:
+        gated = PackedGatedModel(gated_parameters(files.config, weights), quantise=True)
+        return gated, gated.max_length
+    architecture = read_architecture(files.config, weights.names())
+    return PackedModel(architecture, packed_arrays(architecture, weights, quantise=True)), architecture.max_length
 
 
 class Inference:
@@ -157,7 +168,7 @@ class Inference:
         vectors = np.zeros((len(windows), self.columns), np.float32)
         session, batches = self._plan(lengths)
         side_by_side = session is self._model.single
-        packed = session if isinstance(session, PackedModel) else None
+        packed = session if isinstance(session, Packed) else None
         lock = threading.Lock()
         # disable=None: shown on a terminal only
         disable = None if show_progress is None else not show_progress
@@ -188,13 +199,13 @@ class Inference:
     def _plan(self, lengths: Int64Array) -> tuple[Session, list[Int64Array]]:
         """The session that is the quickest for texts of `lengths` tokens, and its batches."""
         joint, single = self._model.joint, self._model.single
-        packed = isinstance(single, PackedModel)
+        packed = isinstance(single, Packed)
         alone = None if joint is single else tokens_quick_alone() if packed else 0
         apart, batches = plan_work(lengths, self._threads, packed=packed, tokens_of_one_thread=alone)
         return single if apart else joint, batches
 
     def _packed_vectors(
-        self, model: PackedModel, texts: list[Int32Array], skipped: Int64Array | None, *, normalize: bool
+        self, model: Packed, texts: list[Int32Array], skipped: Int64Array | None, *, normalize: bool
     ) -> Float32Array:
         """Pooled before the scratch memory, in which the token embeddings lie, goes to somebody else."""
         from llmrec_fast.kernels.cpu.scratch import borrowed_scratch

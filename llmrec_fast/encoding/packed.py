@@ -46,7 +46,7 @@ def packed_arrays(architecture: Architecture, weights: Parameters, *, quantise: 
     arrays: dict[str, npt.NDArray[Any]] = reader.embeddings()
     layers = [reader.layer(layer) for layer in range(architecture.layers)]
     for name in _LINEARS:
-        packed = [_pack(*layer[name], quantise=quantise) for layer in layers]
+        packed = [pack_linear(*layer[name], quantise=quantise) for layer in layers]
         for part in packed[0]:
             arrays[f"{name}_{part}"] = np.stack([entry[part] for entry in packed])
     for name in _NORMS:
@@ -55,7 +55,7 @@ def packed_arrays(architecture: Architecture, weights: Parameters, *, quantise: 
     return arrays
 
 
-def _pack(matrix: Float32Array, bias: Float32Array, *, quantise: bool) -> dict[str, npt.NDArray[Any]]:
+def pack_linear(matrix: Float32Array, bias: Float32Array, *, quantise: bool) -> dict[str, npt.NDArray[Any]]:
     """A (depth, columns) matrix and its bias in the form of the kernel's `Linear`."""
     from llmrec_fast.kernels.cpu.intrinsics import instruction_set
     from llmrec_fast.kernels.cpu.tiles import tile_shape

@@ -1,4 +1,8 @@
-"""Compile the kernels that encode before any model needs them."""
+"""Compile the kernels that encode before any model needs them.
+
+Those of ModernBERT and decoder models in int8 are left to `Encoder.warmup`: few processes need them, and they take as long
+again as a third of the others.
+"""
 
 from __future__ import annotations
 

@@ -185,30 +185,31 @@ def _forward(
         stride = _linear(
             isa, context, hidden, tokens, layer, layers.attention_output, narrow, quantised, row_scales, row_zeros
         )
-        _add(states, tokens, narrow, stride)
+        add_rows(states, tokens, narrow, stride)
         _normalise(states, tokens, layers.attention_norm.scale[layer], layers.attention_norm.shift[layer], epsilon)
         stride = _linear(
             isa, states, hidden, tokens, layer, layers.intermediate, wide, quantised, row_scales, row_zeros
         )
-        _activate(activation, wide[: tokens * stride])
+        activate(activation, wide[: tokens * stride])
         stride = _linear(isa, wide, stride, tokens, layer, layers.output, narrow, quantised, row_scales, row_zeros)
-        _add(states, tokens, narrow, stride)
+        add_rows(states, tokens, narrow, stride)
         _normalise(states, tokens, layers.output_norm.scale[layer], layers.output_norm.shift[layer], epsilon)
 
 
 @jit(inline=True)
 def _linear(isa, rows, rows_stride, tokens, layer, linear, out, quantised, row_scales, row_zeros):
     """`rows` through one layer's weights to `out`; returns the stride of `out`."""
-    return _multiply(
+    return multiply_rows(
         isa, rows, rows_stride, tokens, layer, linear.weights, linear.bias, linear.scales, linear.sums,
         out, quantised, row_scales, row_zeros,
     )  # fmt: skip
 
 
 @jit()
-def _multiply(
+def multiply_rows(
     isa, rows, stride, tokens, layer, weights, bias, scales, sums, out, quantised, row_scales, row_zeros
 ):  # fmt: skip
+    """`rows`, `stride` apart, through one layer's weights to `out`; returns the stride of `out`. The rest as in `Linear`."""
     panels, panel_size, columns = weights.shape[1], weights.shape[2], bias.shape[1]
     if scales is None:
         width = float_panel(isa)
@@ -279,7 +280,8 @@ def _error_function(x):
 
 
 @jit(fastmath=_ELEMENTWISE)
-def _activate(activation, values):
+def activate(activation, values):
+    """The function at place `activation` of `ACTIVATIONS` of each of `values`, in place."""
     if activation == _GELU:
         for place in range(len(values)):
             x = values[place]
@@ -312,7 +314,8 @@ def _embed(ids, positions, words, places, states):
 
 
 @jit()
-def _add(states, tokens, addition, stride):
+def add_rows(states, tokens, addition, stride):
+    """The first `tokens` rows of `states` plus those of `addition`, `stride` apart, in place."""
     for token in range(tokens):
         row, other = states[token], addition[token * stride : token * stride + states.shape[1]]
         for column in range(len(row)):

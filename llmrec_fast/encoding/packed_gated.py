@@ -1,0 +1,128 @@
+"""A ModernBERT or a decoder model on the package's own kernels: texts packed end to end, no padding; int8 products.
+
+The int8 form is `packed.py`'s: one scale an output channel of every weight matrix, a scale and a zero point a row of
+activations. Attention, norms, gates and rotations stay in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.encoding.gated_parameters import GatedLayer, GatedParameters, Pair
+from llmrec_fast.encoding.packed import pack_linear
+from llmrec_fast.encoding.session import check_vocabulary
+from llmrec_fast.encoding.tokens import Int32Array
+
+if TYPE_CHECKING:
+    from llmrec_fast.kernels.cpu.gated_transformer import GatedLayers
+    from llmrec_fast.kernels.cpu.scratch import Scratch
+
+_LINEARS = ("projections", "attention_output", "gate_up", "down")
+_NORMS = ("attention_norm", "feed_forward_norm")
+
+
+class PackedGatedModel:
+    """A loaded model. `run` may be called by several threads at once; each call is one thread's work.
+
+    Parameters
+    ----------
+    parameters : where they are read from, layer by layer, so that never more than one is held in float32 besides.
+    quantise : whether the products are int8; else float32.
+
+    Raises
+    ------
+    CorruptFile : a parameter is missing or has the wrong shape.
+    """
+
+    device = "cpu"
+
+    def __init__(self, parameters: GatedParameters, *, quantise: bool) -> None:
+        from llmrec_fast.kernels.cpu.gated_transformer import GatedSizes, Rotary
+
+        shape = parameters.shape
+        self._shape = shape
+        self._words = parameters.words()
+        self._layers = _pack_layers(parameters, quantise=quantise)
+        tables = [rotation.tables(shape.max_length, shape.head_width) for rotation in shape.rotations]
+        self._rotary = Rotary(*(np.stack(part) for part in zip(*tables, strict=True)))
+        self._sizes = GatedSizes(shape.heads, shape.key_value_heads, shape.head_width, shape.intermediate)
+        self.hidden = shape.hidden
+        self.max_length = shape.max_length
+
+    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
+        """See `Session.run`: the padded form, for callers that need one."""
+        from llmrec_fast.kernels.cpu.scratch import borrowed_scratch
+
+        result = np.zeros((*ids.shape, self.hidden), np.float32)
+        with borrowed_scratch() as scratch:
+            tokens, _ = self.run_packed([row[:length] for row, length in zip(ids, lengths, strict=True)], scratch)
+            result[np.arange(ids.shape[1]) < lengths[:, None]] = tokens
+        return result
+
+    def run_packed(self, windows: Sequence[Int32Array], scratch: Scratch) -> tuple[Float32Array, Int64Array]:
+        """Token embeddings (tokens, hidden) of texts end to end, in `scratch`, and the texts' lengths.
+
+        Raises `InvalidInput` for an id beyond the vocabulary.
+        """
+        from llmrec_fast.kernels.cpu.gated_transformer import encode_gated
+
+        lengths = np.array([len(window) for window in windows], np.int64)
+        ids = np.concatenate(windows)
+        check_vocabulary(ids, self._shape.vocabulary)
+        embeddings = encode_gated(
+            ids,
+            lengths,
+            self._words,
+            self._layers,
+            self._rotary,
+            self._sizes,
+            activation=self._shape.activation,
+            epsilon=self._shape.epsilon,
+            centred=self._shape.centred,
+            normed_words=self._shape.normed_words,
+            scratch=scratch,
+        )
+        return embeddings, lengths
+
+
+def _pack_layers(parameters: GatedParameters, *, quantise: bool) -> GatedLayers:
+    from llmrec_fast.kernels.cpu.gated_transformer import GatedLayers
+    from llmrec_fast.kernels.cpu.transformer import Linear, Norm
+
+    shape = parameters.shape
+    packed: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in _LINEARS}
+    norms: dict[str, list[Pair]] = {name: [] for name in _NORMS}
+    head_norms: list[Float32Array] = []
+    for number in range(shape.layers):
+        layer: GatedLayer = parameters.layer(number)
+        for name in _LINEARS:
+            packed[name].append(pack_linear(*getattr(layer, name), quantise=quantise))
+        for name in _NORMS:
+            norms[name].append(getattr(layer, name))
+        if layer.head_norm is not None:
+            head_norms.append(layer.head_norm)
+
+    def linear(name: str) -> Linear:
+        entries = packed.pop(name)
+        parts = {part: np.stack([entry[part] for entry in entries]) for part in entries[0]}
+        return Linear(parts["weights"], parts["bias"], parts.get("scales"), parts.get("sums"))
+
+    def norm(pairs: Sequence[Pair]) -> Norm:
+        return Norm(*(np.stack(part) for part in zip(*pairs, strict=True)))
+
+    return GatedLayers(
+        norm(norms["attention_norm"]),
+        linear("projections"),
+        np.stack(head_norms) if head_norms else None,
+        linear("attention_output"),
+        norm(norms["feed_forward_norm"]),
+        linear("gate_up"),
+        linear("down"),
+        norm([parameters.final_norm()]),
+        np.array(shape.reaches, np.int64),
+        np.array(shape.tables, np.int64),
+    )

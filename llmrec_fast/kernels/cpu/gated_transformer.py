@@ -1,0 +1,247 @@
+"""The layers of ModernBERT and of decoder models over packed texts: pre-norm, rotary positions, gated feed-forward layers.
+
+`transformer.py` has the products, float32 or of bytes with a scale and a zero point a row, and says what they cost; there too,
+one thread works on a batch, and a text's result does not depend, in any bit, on what else is in it.
+"""
+
+# Numba infers the types inside kernels; mypy cannot follow NumPy scalars through them
+# mypy: disable-error-code="assignment, arg-type, no-any-return, return-value"
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.kernels.cpu.grouped_attention import attend_near
+from llmrec_fast.kernels.cpu.intrinsics import instruction_set
+from llmrec_fast.kernels.cpu.scratch import Scratch
+from llmrec_fast.kernels.cpu.tiles import tile_shape
+from llmrec_fast.kernels.cpu.transformer import ACTIVATIONS, Linear, Norm, activate, add_rows, multiply_rows
+from llmrec_fast.kernels.jit import jit
+
+_SUMS = {"reassoc", "contract", "nsz", "arcp"}
+_f = np.float32
+
+
+class GatedLayers(NamedTuple):
+    """The parameters of all layers.
+
+    Attributes
+    ----------
+    attention_norm, feed_forward_norm : before either half of a layer.
+    projections : queries (with the factor 1 / sqrt(head columns), unless `head_norm` has it), keys and values side by side.
+    head_norm : (layers, 2, head columns) float32, of queries and of keys, head by head; None: they are not normalised.
+    attention_output, gate_up, down : the other products; gates and what they let through side by side.
+    final_norm : (1, hidden), of the result.
+    reaches : (layers, 2) int64, how far before and behind itself a token attends.
+    tables : (layers,) int64, which of the rotary tables a layer uses.
+    """
+
+    attention_norm: Norm
+    projections: Linear
+    head_norm: Float32Array | None
+    attention_output: Linear
+    feed_forward_norm: Norm
+    gate_up: Linear
+    down: Linear
+    final_norm: Norm
+    reaches: Int64Array
+    tables: Int64Array
+
+
+class Rotary(NamedTuple):
+    """(tables, positions, half a head's columns) float32 each: the angles by which a position turns columns i and i + half."""
+
+    cosines: Float32Array
+    sines: Float32Array
+
+
+class GatedSizes(NamedTuple):
+    """Heads of queries, heads of keys and values that groups of them share, columns of each, and columns within the gate."""
+
+    heads: int
+    shared: int
+    columns: int
+    inner: int
+
+
+def encode_gated(
+    ids: npt.NDArray[np.int32],
+    lengths: Int64Array,
+    words: Float32Array,
+    layers: GatedLayers,
+    rotary: Rotary,
+    sizes: GatedSizes,
+    *,
+    activation: str,
+    epsilon: float,
+    centred: bool,
+    normed_words: bool,
+    scratch: Scratch,
+) -> Float32Array:
+    """Token embeddings of packed texts.
+
+    Parameters
+    ----------
+    ids : (tokens,) int32, text after text: rows of `words`. Nothing checks them.
+    lengths : (texts,) tokens of each text, at most the positions of `rotary`; they sum to `tokens`.
+    words : (vocabulary, hidden) float32.
+    layers, rotary, sizes : the parameters, packed for `instruction_set()`.
+    activation : of the gate, one of `ACTIVATIONS`.
+    epsilon : of the norms.
+    centred : whether norms subtract the mean (layer norm), or not (RMS norm).
+    normed_words : whether the first layer takes words as they are, without its attention norm.
+    scratch : working memory; the result lies in it.
+
+    Returns
+    -------
+    (tokens, hidden) float32, valid until `scratch` is used again.
+    """
+    isa = instruction_set()
+    shape = tile_shape(isa)
+    tokens, hidden = len(ids), words.shape[1]
+    # the last tile of rows, and the last block of keys, reach beyond the last text
+    rows = (-(-tokens // shape.rows) + 1) * shape.rows + shape.lanes
+    longest = -(-int(lengths.max()) // shape.lanes) * shape.lanes
+    head_columns = -(-sizes.columns // shape.lanes) * shape.lanes
+    widest = max(layers.projections.bias.shape[1], layers.gate_up.bias.shape[1])
+    narrow = max(layers.attention_output.bias.shape[1], layers.down.bias.shape[1])
+    context = sizes.heads * sizes.columns
+    depth = -(-max(hidden, sizes.inner, context) // 4) * 4
+    normed = scratch.take("normed", (rows, hidden), np.float32)
+    _forward(
+        isa,
+        ids,
+        lengths,
+        words,
+        layers,
+        rotary,
+        sizes,
+        ACTIVATIONS.index(activation),
+        np.float32(epsilon),
+        centred,
+        normed_words,
+        scratch.take("states", (rows, hidden), np.float32),
+        normed,
+        scratch.take("context", (rows, context), np.float32),
+        scratch.take("gated", (rows, sizes.inner), np.float32),
+        scratch.take("wide", (rows * widest,), np.float32),
+        scratch.take("narrow", (rows * narrow,), np.float32),
+        scratch.take("bytes", (rows * depth,), np.uint8),
+        scratch.take("row scales", (rows,), np.float32),
+        scratch.take("row zeros", (rows,), np.int32),
+        scratch.take("keys", (head_columns * longest,), np.float32),
+        scratch.take("values", (longest * head_columns,), np.float32),
+        scratch.take("scores", (shape.rows * (longest + head_columns),), np.float32),
+    )
+    return normed[:tokens]
+
+
+@jit()
+def _forward(
+    isa, ids, lengths, words, layers, rotary, sizes, activation, epsilon, centred, normed_words,
+    states, normed, context, gated, wide, narrow, quantised, row_scales, row_zeros, keys, values, scores,
+):  # fmt: skip
+    tokens, hidden = len(ids), states.shape[1]
+    heads, shared, columns, inner = sizes
+    for token in range(tokens):
+        states[token] = words[ids[token]]
+    for layer in range(layers.projections.weights.shape[0]):
+        if layer == 0 and normed_words:
+            normed[:tokens] = states[:tokens]
+        else:
+            _normalise(states, tokens, layers.attention_norm, layer, centred, epsilon, normed)
+        stride = _linear(isa, normed, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros)
+        _normalise_heads(wide, stride, tokens, heads, shared, columns, layers.head_norm, layer, epsilon)
+        table, start = layers.tables[layer], 0
+        for length in lengths:
+            _turn(wide, stride, start, length, heads + shared, rotary.cosines[table], rotary.sines[table])
+            attend_near(
+                isa, wide, stride, start, length, heads, shared, columns,
+                layers.reaches[layer, 0], layers.reaches[layer, 1], context, keys, values, scores,
+            )  # fmt: skip
+            start += length
+        stride = _linear(
+            isa, context, heads * columns, tokens, layer, layers.attention_output,
+            narrow, quantised, row_scales, row_zeros,
+        )  # fmt: skip
+        add_rows(states, tokens, narrow, stride)
+        _normalise(states, tokens, layers.feed_forward_norm, layer, centred, epsilon, normed)
+        stride = _linear(isa, normed, hidden, tokens, layer, layers.gate_up, wide, quantised, row_scales, row_zeros)
+        _gate(activation, wide, stride, tokens, inner, gated)
+        stride = _linear(isa, gated, inner, tokens, layer, layers.down, narrow, quantised, row_scales, row_zeros)
+        add_rows(states, tokens, narrow, stride)
+    _normalise(states, tokens, layers.final_norm, 0, centred, epsilon, normed)
+
+
+@jit(inline=True)
+def _linear(isa, rows, rows_stride, tokens, layer, linear, out, quantised, row_scales, row_zeros):
+    """`rows` through one layer's weights to `out`; returns the stride of `out`."""
+    return multiply_rows(
+        isa, rows, rows_stride, tokens, layer, linear.weights, linear.bias, linear.scales, linear.sums,
+        out, quantised, row_scales, row_zeros,
+    )  # fmt: skip
+
+
+@jit(fastmath=_SUMS)
+def _normalise(states, tokens, norm, layer, centred, epsilon, out):
+    """Layer norm where `centred`, else RMS norm (arXiv 1910.07467), from `states` to `out`."""
+    scale, shift = norm.scale[layer], norm.shift[layer]
+    for token in range(tokens):
+        row, target = states[token], out[token]
+        mean = _f(0)
+        if centred:
+            for column in range(len(row)):
+                mean += row[column]
+            mean /= _f(len(row))
+        square = _f(0)
+        for column in range(len(row)):
+            square += (row[column] - mean) * (row[column] - mean)
+        inverse = _f(1) / np.sqrt(square / _f(len(row)) + epsilon)
+        for column in range(len(row)):
+            target[column] = (row[column] - mean) * inverse * scale[column] + shift[column]
+
+
+@jit(fastmath=_SUMS)
+def _normalise_heads(rows, stride, tokens, heads, shared, columns, scales, layer, epsilon):
+    """RMS norm of each head of queries and of keys, in place; nothing where `scales` is None."""
+    if scales is not None:
+        for token in range(tokens):
+            for head in range(heads + shared):
+                at = token * stride + head * columns
+                row, scale = rows[at : at + columns], scales[layer, int(head >= heads)]
+                square = _f(0)
+                for column in range(columns):
+                    square += row[column] * row[column]
+                inverse = _f(1) / np.sqrt(square / _f(columns) + epsilon)
+                for column in range(columns):
+                    row[column] *= inverse * scale[column]
+
+
+@jit(fastmath={"contract", "nsz"})
+def _turn(rows, stride, start, length, heads, cosines, sines):
+    """Rotary positions (arXiv 2104.09864): turn the first `heads` heads of one text's rows, in place."""
+    half = cosines.shape[1]
+    for position in range(length):
+        cosine, sine = cosines[position], sines[position]
+        for head in range(heads):
+            at = (start + position) * stride + 2 * head * half
+            left, right = rows[at : at + half], rows[at + half : at + 2 * half]
+            for column in range(half):
+                x, y = left[column], right[column]
+                left[column] = x * cosine[column] - y * sine[column]
+                right[column] = y * cosine[column] + x * sine[column]
+
+
+@jit(fastmath={"contract", "nsz"})
+def _gate(activation, rows, stride, tokens, inner, out):
+    """activation(gate) * up (arXiv 2002.05202), of rows that hold both side by side."""
+    for token in range(tokens):
+        at, target = token * stride, out[token]
+        target[:] = rows[at : at + inner]
+        activate(activation, target)
+        for column in range(inner):
+            target[column] *= rows[at + inner + column]
