@@ -5,54 +5,77 @@ Importing this module imports Numba, so only `kernels.cpu` does, and only on fir
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
-from importlib.util import find_spec
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numba
+from numba.core.caching import FunctionCache, NullCache
+from numba.core.runtime import rtsys
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _import_array_functions() -> None:
-    """Import Numba's array functions without `scipy.linalg`, which would take a quarter of the time to a first answer.
-
-    They import it only to note that there is a BLAS; whatever calls BLAS imports it when it is compiled.
-    """
-    linalg: Any = importlib.import_module("numba.np.linalg")
-    check = getattr(linalg, "ensure_blas", None)
-    if check is None or "numba.np.arraymath" in sys.modules or find_spec("scipy") is None:
-        return
-    linalg.ensure_blas = lambda: None
-    try:
-        arraymath: Any = importlib.import_module("numba.np.arraymath")
-        arraymath.ensure_blas = check
-    finally:
-        linalg.ensure_blas = check
-
-
-_import_array_functions()
-
-
 def jit(*, fastmath: bool | set[str] = False, inline: bool = False) -> Callable[[Function], Function]:
-    """Decorate a kernel. `inline` marks a small helper that LLVM should fold into its callers.
-
-    Numba refuses to cache a function whose source folder and user cache folder are both unwritable; such a kernel is
-    compiled anew in each process instead.
-    """
+    """Decorate a kernel. `inline` marks a small helper that LLVM should fold into its callers."""
 
     def decorate(function: Function) -> Function:
         options: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
         if inline:
             options["forceinline"] = True
-        try:
-            compiled = numba.njit(cache=True, **options)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            compiled = numba.njit(**options)(function)
+        compiled = numba.njit(**options)(function)
+        if isinstance(getattr(compiled, "_cache", None), NullCache):
+            compiled._cache = KernelCache(function)
         return compiled  # type: ignore[no-any-return]
 
     return decorate
+
+
+class KernelCache(NullCache):  # type: ignore[misc]
+    """Numba's cache of a kernel on disk, without two costs of a fresh process.
+
+    Numba opens it when a function is decorated, which most of the kernels that are imported never need. And before it loads
+    a compiled function, it registers every function that it could compile: 60 modules, a quarter of the time to a first
+    answer, of which compiled code calls none.
+
+    Numba refuses to cache a function whose source folder and user cache folder are both unwritable; such a kernel is
+    compiled anew in each process instead.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @cached_property
+    def _files(self) -> Any:
+        try:
+            return FunctionCache(self._function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return NullCache()
+
+    @property
+    def cache_path(self) -> str | None:
+        """The folder of the files, if there is one."""
+        path: str | None = self._files.cache_path
+        return path
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The kernel compiled for the signature `sig`, or None where the cache has none: Numba then compiles it."""
+        # as FunctionCache.load_overload (Numba 0.61 to 0.68; a test watches it), but for the time of the refresh
+        rtsys.initialize(target_context)
+        loaded = None
+        if not isinstance(self._files, NullCache):
+            with self._files._guard_against_spurious_io_errors():
+                loaded = self._files._load_overload(sig, target_context)
+        if loaded is None:
+            target_context.refresh()
+        return loaded
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what Numba compiled for the signature `sig`."""
+        self._files.save_overload(sig, data)
+
+    def flush(self) -> None:
+        """Forget all signatures."""
+        self._files.flush()

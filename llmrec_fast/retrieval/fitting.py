@@ -62,7 +62,7 @@ def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, eucl
     centred = sample - mean
     centred *= np.float32(shrink)
     norms = np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64))
-    radius = float(np.quantile(norms, 0.999)) if len(norms) else 0.0
+    radius = _quantile(norms, 0.999) if len(norms) else 0.0
     scale = shrink * (2.0 ** -np.clip(np.frexp(radius)[1], -100, 100) if radius > 0 else 1.0)
     scale = float(np.clip(scale, 2.0**-126, 2.0**126))
     centre, spread = _bias_range(norms * scale / shrink, bias, euclidean)
@@ -81,6 +81,15 @@ def fit_plan(sample: Float32Array, bias: Float32Array | None, *, rows: int, eucl
     return ScanPlan(dim, euclidean, first, second, mean, rotation, departure, scale, centre, spread)
 
 
+def _quantile(values: Float64Array, share: float) -> float:
+    """`numpy.quantile` but for a rounding, without its import of `numpy.ma`: some 10 ms of the time to a first answer."""
+    position = share * (len(values) - 1)
+    below = int(position)
+    ends = [below, min(below + 1, len(values) - 1)]
+    low, high = np.partition(values, ends)[ends]
+    return float(low + (high - low) * (position - below))
+
+
 def _bias_range(norms: Float64Array, bias: Float32Array | None, euclidean: bool) -> tuple[float, float]:
     if euclidean:
         values = -0.5 * norms**2
@@ -88,7 +97,7 @@ def _bias_range(norms: Float64Array, bias: Float32Array | None, euclidean: bool)
         return 0.0, 0.0
     else:
         values = bias.astype(np.float64)
-    low, high = (float(value) for value in np.quantile(values, [0.001, 0.999])) if len(values) else (0.0, 0.0)
+    low, high = (_quantile(values, 0.001), _quantile(values, 0.999)) if len(values) else (0.0, 0.0)
     centre = float(np.float32((low + high) / 2))
     return centre, max(float(np.abs(np.array([low, high]) - centre).max()), 1e-3 if euclidean else 0.0)
 

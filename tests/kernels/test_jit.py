@@ -1,29 +1,107 @@
-"""Numba is set up without what no kernel here needs, and stays whole for others in the process."""
+"""Kernels come from the cache on disk without Numba's compiler, and Numba stays whole for others in the process."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
-_PROGRAM = """
-import sys
 import numpy as np
-from llmrec_fast.kernels.cpu import pool
-one = np.ones(1, np.int64)
-pool(np.ones((1, 4), np.float32), 0 * one, one)
-assert "numba" in sys.modules
-assert "scipy.linalg" not in sys.modules
+import pytest
+from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
 
+from llmrec_fast.kernels import jit as kernels_jit
+from llmrec_fast.kernels.jit import KernelCache, jit
+
+_KERNEL = """
+import numpy as np
+from llmrec_fast.kernels.jit import jit
+
+@jit(inline=True)
+def half(value):
+    return value / 2
+
+@jit()
+def halves(values):
+    result = np.empty(len(values))
+    for place in range(len(values)):
+        result[place] = half(values[place])
+    return result
+"""
+_PROGRAM = """
+import json, sys
+import numpy as np
+from kernel import half, halves
+
+np.testing.assert_array_equal(halves(np.array([2.0, 5.0])), [1, 2.5])
+seen = {
+    "hits": sum(halves.stats.cache_hits.values()),
+    "misses": sum(halves.stats.cache_misses.values()),
+    "registered": "numba.typed.typeddict" in sys.modules,
+    "linear algebra": "scipy.linalg" in sys.modules,
+    "opened": "_files" in vars(half._cache),
+}
 import numba
-from numba.np import arraymath, linalg
+from numba.np import arraymath
 assert arraymath._HAVE_BLAS
-assert arraymath.ensure_blas is linalg.ensure_blas
-product = numba.njit(lambda a, b: a @ b)
-np.testing.assert_allclose(product(np.eye(3), np.full((3, 3), 2.0)), np.full((3, 3), 2.0))
-assert "scipy.linalg" in sys.modules
+product = numba.njit(lambda a, b: (a @ b).sum())
+assert product(np.eye(3), np.full((3, 3), 2.0)) == 18
+np.testing.assert_array_equal(halves(np.array([2, 5], np.int8)), [1, 2.5])  # compiled after others were loaded
+seen["folder"] = halves.stats.cache_path
+print(json.dumps(seen))
 """
 
 
-def test_a_first_kernel_does_not_import_scipys_linear_algebra_and_blas_still_works() -> None:
-    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=False)
+def _run(folder: Path) -> dict[str, object]:
+    (folder / "kernel.py").write_text(_KERNEL)
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        cwd=Path(__file__).parents[2],
+        env={"PYTHONPATH": f"{folder}:.", "PATH": "", "NUMBA_CACHE_DIR": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
+    seen: dict[str, object] = json.loads(done.stdout)
+    return seen
+
+
+def test_a_second_process_loads_the_kernel_and_sets_up_no_compiler(tmp_path: Path) -> None:
+    first = _run(tmp_path)
+    assert (first["hits"], first["misses"], first["registered"]) == (0, 1, True)
+    second = _run(tmp_path)
+    assert (second["hits"], second["misses"]) == (1, 0)
+    assert not second["registered"]
+    assert not second["linear algebra"]
+    assert not second["opened"]
+    assert str(second["folder"]).startswith(str(tmp_path / "cache"))
+
+
+def test_every_kernel_keeps_its_files_in_this_cache() -> None:
+    """A Numba that kept its caches elsewhere would compile every kernel in every process."""
+    kernel = jit()(lambda value: value + 1)
+    assert isinstance(kernel, Dispatcher)
+    assert isinstance(kernel._cache, KernelCache)
+    assert all(hasattr(FunctionCache, name) for name in ("_load_overload", "_guard_against_spurious_io_errors"))
+
+
+def test_without_a_folder_to_cache_in_a_kernel_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(function: object) -> None:
+        raise RuntimeError(f"cannot cache function {function!r}: no locator available for file 'x.py'")
+
+    monkeypatch.setattr(kernels_jit, "FunctionCache", refuse)
+    kernel = jit()(lambda values: values.sum())
+    assert kernel(np.arange(4)) == 6
+    assert kernel(np.arange(4.0)) == 6
+
+
+def test_other_errors_of_the_cache_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(function: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(kernels_jit, "FunctionCache", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        jit()(lambda values: values.sum())(np.arange(4))
