@@ -1,11 +1,14 @@
-"""The k best rows of a matrix that is searched once. Encoding it for the bounded scan pays only for many queries."""
+"""The k best rows of a matrix: of one that is searched once, and of few rows or many that are searched again and again."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array
+from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array, writable_view
+from llmrec_fast.compat.few_rows import FewRows, are_few
 from llmrec_fast.kernels.codes import ScanSegment, allowed_bits, panels_of
+from llmrec_fast.kernels.cpu.normalize import divide_by_norms
+from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 from llmrec_fast.retrieval import Index
 from llmrec_fast.retrieval.result import Metric, SearchResult
 
@@ -13,17 +16,71 @@ from llmrec_fast.retrieval.result import Metric, SearchResult
 _PRODUCT_QUERIES = 16
 # Encoding a row costs about as much as multiplying it with this many queries.
 _WORTH_ENCODING = 1024
+# Of few rows so many are scored a query; if that makes more than there are, all may as well be normalised first.
+_SCORED_A_QUERY = 60
+_VALUES_WORTH_A_THREAD = 200_000
 
 
 def unit_rows(rows: Float32Array) -> Float32Array:
-    """`rows` divided by their float64 norms, rounded to float32; zero rows stay zero."""
-    from llmrec_fast.kernels.cpu.fuse import fuse
+    """`rows` divided by their float64 norms, rounded to float32, as the index does it; zero rows stay zero."""
+    result = np.empty_like(rows)
+    source = writable_view(rows)
+    if rows.size < 2 * _VALUES_WORTH_A_THREAD:
+        divide_by_norms(source, result)
+        return result
+    pieces = split_range(len(rows), rows.size // _VALUES_WORTH_A_THREAD)
+    run_parallel(divide_by_norms, [(source[start:stop], result[start:stop]) for start, stop in pieces], get_threads())
+    return result
 
-    return fuse([rows], [1.0]) if rows.size else rows.copy()
+
+class FewRowsIndex:
+    """`Index.search` over few rows: the same answers, without the work that many rows are worth. Ids are row numbers."""
+
+    def __init__(self, rows: Float32Array, metric: Metric) -> None:
+        self._cosine, self._euclidean = metric == "cosine", metric == "euclidean"
+        self.few = FewRows(unit_rows(rows) if self._cosine else rows)
+        self._count = len(rows)
+
+    def search(
+        self,
+        queries: Float32Array,
+        k: int,
+        *,
+        exclude: tuple[Int64Array, Int64Array] | None = None,
+        allow: Int64Array | BoolArray | None = None,
+    ) -> SearchResult:
+        """As `Index.search`; queries (q, d) are float32, finite and C-contiguous."""
+        queries = unit_rows(queries) if self._cosine else writable_view(queries)
+        allowed = self._allowed(len(queries), exclude, allow)
+        return SearchResult(*self.few.search(queries, k, euclidean=self._euclidean, allowed=allowed))
+
+    def _allowed(
+        self, queries: int, exclude: tuple[Int64Array, Int64Array] | None, allow: Int64Array | BoolArray | None
+    ) -> BoolArray | None:
+        if exclude is None and allow is None:
+            return None
+        allowed = np.full((1 if exclude is None else queries, self._count), allow is None)
+        if allow is not None:
+            allowed[:, allow] = True
+        if exclude is not None:
+            indptr, ids = exclude
+            allowed[np.repeat(np.arange(queries), np.diff(indptr)), ids] = False
+        return allowed
+
+
+def index_of(rows: Float32Array, metric: Metric, threads: int | None = None) -> Index | FewRowsIndex:
+    """Something to search these rows with many times. They are copied."""
+    if are_few(*rows.shape):
+        return FewRowsIndex(rows if metric == "cosine" else rows.copy(), metric)
+    return Index.build(rows, metric=metric, threads=threads)
 
 
 def best_rows(queries: Float32Array, rows: Float32Array, k: int, metric: Metric) -> SearchResult:
     """As `Index.build(rows, metric=metric).search(queries, k)`; ids are row numbers."""
+    if are_few(*rows.shape):
+        if metric == "cosine" and len(queries) * _SCORED_A_QUERY < len(rows):
+            return SearchResult(*FewRows(rows, cosine=True).search(unit_rows(queries), k, euclidean=False))
+        return FewRowsIndex(rows, metric).search(queries, k)
     if len(queries) >= _WORTH_ENCODING:
         return Index.build(rows, metric=metric).search(queries, k)
     from llmrec_fast.kernels.cpu.bounded_search import bounded_search

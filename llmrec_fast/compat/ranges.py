@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array, writable_view
+from llmrec_fast.compat.few_rows import FewRows
 
 Judge = Callable[[Float64Array], BoolArray]
 
@@ -35,6 +36,27 @@ def blocks_of(rows: Float32Array) -> Iterable[tuple[Int64Array, Float32Array]]:
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
         yield np.arange(start, start + len(block), dtype=np.int64), block
+
+
+def few_within(
+    queries: Float32Array,
+    rows: FewRows,
+    threshold: float,
+    judge: Judge,
+    *,
+    euclidean: bool,
+    allowed: BoolArray | None = None,
+) -> Matches:
+    """As `rows_within`, of few rows, of which those of a mask (n,) are allowed, if one is given."""
+    least = -threshold if euclidean else threshold
+    mask = None if allowed is None else allowed[None]
+    query, positions, scores = rows.within(writable_view(queries), least, euclidean=euclidean, allowed=mask)
+    if euclidean:
+        scores = -scores
+    passed = judge(scores)
+    if not passed.all():
+        query, positions, scores = query[passed], positions[passed], scores[passed]
+    return Matches(np.searchsorted(query, np.arange(len(queries) + 1)), positions, scores)
 
 
 def rows_within(

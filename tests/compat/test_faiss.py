@@ -137,7 +137,9 @@ class TestSelectors:
         [
             (faiss.IDSelectorAll(), [0, 1, 2, 3, 4, 5, 6, 7]),
             (faiss.IDSelectorRange(2, 5), [2, 3, 4]),
-            (faiss.IDSelectorArray([7, 1]), [1, 7]),
+            (faiss.IDSelectorRange(-3, 2), [0, 1]),
+            (faiss.IDSelectorRange(5, 2), []),
+            (faiss.IDSelectorArray([7, -1, 1]), [1, 7]),
             (faiss.IDSelectorBatch(np.array([6, 6, 99])), [6]),
             (faiss.IDSelectorBitmap(np.array([0b00000101], np.uint8)), [0, 2]),
             (faiss.IDSelectorBatch(2, faiss.swig_ptr(np.array([3, 4, 5]))), [3, 4]),
@@ -151,6 +153,8 @@ class TestSelectors:
     )
     def test_members(self, selector: faiss.IDSelector, members: list[int]) -> None:
         assert np.flatnonzero(selector.mask(self.LABELS)).tolist() == members
+        assert np.flatnonzero(selector.places(8)).tolist() == members
+        assert np.flatnonzero(selector.places(3)).tolist() == [label for label in members if label < 3]
         assert [label for label in range(8) if selector.is_member(label)] == members
 
     def test_a_search_considers_only_what_is_selected(self) -> None:

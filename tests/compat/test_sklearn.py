@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from sklearn.manifold import Isomap
+from sklearn.neighbors import BallTree, KDTree
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -202,3 +204,11 @@ def test_an_estimator_survives_pickling_and_its_data_being_overwritten() -> None
     X[:] = 9
     for copy in (neighbors, pickle.loads(pickle.dumps(neighbors))):
         assert copy.kneighbors([[1.0, 1.0, 1.0]])[1].tolist() == [[2]]
+
+
+@pytest.mark.parametrize("tree", [BallTree, KDTree, lambda rows: NearestNeighbors().fit(rows)])
+def test_rows_may_come_in_a_tree_or_a_fitted_estimator(tree: Callable[[np.ndarray], object]) -> None:
+    rows = np.random.default_rng(0).standard_normal((30, 4))
+    wanted = NearestNeighbors(n_neighbors=3).fit(rows).kneighbors(rows)
+    found = NearestNeighbors(n_neighbors=3).fit(tree(rows)).kneighbors(rows)
+    assert np.array_equal(found[1], wanted[1])

@@ -145,7 +145,7 @@ def _read_folder(folder: Path) -> AnyIndex:
     except KeyError as error:
         raise CorruptFile(f"{folder} does not hold an index that write_index wrote: {error} is not known") from error
     index = flat.__new__(flat)
-    IndexFlat.__init__(index, 1, metric)
+    index._start(1, metric)
     index._index = ExactIndex.load(folder / subfolder)
     serials = index._index.ids
     if len(serials) and int(serials[-1]) != len(serials) - 1:

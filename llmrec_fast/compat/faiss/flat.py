@@ -7,11 +7,13 @@ rows keep serial numbers that never change; the two are the same until something
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Float64Array, Int64Array, as_count, as_int64
+from llmrec_fast.compat.exact_search import FewRowsIndex
+from llmrec_fast.compat.faiss.copying import CopiesRows
 from llmrec_fast.compat.faiss.metrics import (
     METRIC_INNER_PRODUCT,
     METRIC_L2,
@@ -24,14 +26,15 @@ from llmrec_fast.compat.faiss.metrics import (
 )
 from llmrec_fast.compat.faiss.selectors import IDSelector, SearchParameters, as_selector, selected
 from llmrec_fast.compat.faiss.vectors import Vector
-from llmrec_fast.compat.ranges import BLOCK_ROWS, rows_within
+from llmrec_fast.compat.few_rows import are_few
+from llmrec_fast.compat.ranges import BLOCK_ROWS, few_within, rows_within
 from llmrec_fast.retrieval import Index as ExactIndex
 
 # removed rows are still scanned: past this share of what is left, rewriting the index pays
 _HOLES_WORTH_CLOSING = 0.5
 
 
-class IndexFlat:
+class IndexFlat(CopiesRows):
     """Exact search by inner product or squared L2 distance, float32 in and out.
 
     Distances are those of float64 sums, rounded once; FAISS sums in float32, so its last digits differ. Equal distances: for
@@ -50,10 +53,16 @@ class IndexFlat:
     metric_arg = 0.0
 
     def __init__(self, d: int, metric: int = METRIC_L2) -> None:
+        self._start(d, metric)
+
+    def _start(self, d: int, metric: int) -> None:
         self._index = ExactIndex(as_count(d, "d"), index_metric(metric))
         self.metric_type = metric
         self._serials: Int64Array | None = None  # of each label, once they differ
         self._holes = 0
+        # what was made of the rows while they were few, and at which version: a reader may make it while a writer changes them
+        self._few: tuple[int, FewRowsIndex] | None = None
+        self._version = 0
 
     @property
     def d(self) -> int:
@@ -89,6 +98,7 @@ class IndexFlat:
         self._index.add(rows)
         if self._serials is not None:
             self._serials = self._index.ids
+        self._version += 1
 
     def add_with_ids(self, x: ArrayLike, ids: ArrayLike) -> None:
         """Refused, as in FAISS: wrap the index in `IndexIDMap`."""
@@ -98,10 +108,11 @@ class IndexFlat:
         """Remove all rows."""
         self._index = ExactIndex(self.d, index_metric(self.metric_type))
         self._serials, self._holes = None, 0
+        self._version += 1
 
     def remove_ids(self, x: IDSelector | ArrayLike) -> int:
         """Remove the labels of an array or selector; those behind them move up. Returns how many were removed."""
-        return self.remove_mask(as_selector(x).mask(np.arange(self.ntotal, dtype=np.int64)))
+        return self.remove_mask(as_selector(x).places(self.ntotal))
 
     def remove_mask(self, doomed: BoolArray) -> int:
         """Remove the rows of a boolean mask over labels; returns how many there were."""
@@ -114,15 +125,8 @@ class IndexFlat:
         if self._holes > _HOLES_WORTH_CLOSING * self.ntotal:
             self._index.optimize()
             self._holes = 0
+        self._version += 1
         return count
-
-    def merge_from(self, otherIndex: IndexFlat, add_id: int = 0) -> None:
-        """Add the rows of another index of the same kind behind those here, and leave it empty."""
-        if add_id:
-            raise FaissError(f"add_id must be 0 for flat indexes, whose labels are places; got {add_id}")
-        check_mergeable(self, otherIndex)
-        self.add(otherIndex.reconstruct_n())
-        otherIndex.reset()
 
     def search(
         self,
@@ -147,7 +151,7 @@ class IndexFlat:
         D : (n, k) float32, inner products falling or squared distances rising; -/+ 3.4028235e38 where rows are missing.
         I : (n, k) int64 labels, -1 where rows are missing.
         """
-        return self.search_mask(x, k, selected(params, self._all_labels()) if params is not None else None, D, I)
+        return self.search_mask(x, k, self._allowed(params), D, I)
 
     def search_mask(
         self,
@@ -159,8 +163,10 @@ class IndexFlat:
     ) -> tuple[Float32Array, Int64Array]:
         """`search` with the allowed labels as a boolean mask over all of them."""
         queries, k = read_vectors(x, self.d), read_k(k)
-        found = self._index.search(queries, k, allow=allowed)
-        distances, labels = as_faiss_distances(found.scores, self._labels_of(found.ids), self.metric_type)
+        few = self._few_rows()
+        found = self._index.search(queries, k, allow=allowed) if few is None else few.search(queries, k, allow=allowed)
+        labels = self._labels_of(found.ids) if few is None else found.ids
+        distances, labels = as_faiss_distances(found.scores, labels, self.metric_type)
         return into(D, distances, "D"), into(I, labels, "I")
 
     def assign(self, x: ArrayLike, k: int, labels: Int64Array | None = None) -> Int64Array:
@@ -195,8 +201,7 @@ class IndexFlat:
         lims : (n + 1,) uint64; query j found D[lims[j] : lims[j + 1]].
         D : float32 distances; I : int64 labels, ascending within a query.
         """
-        allowed = selected(params, self._all_labels()) if params is not None else None
-        return self.range_search_mask(x, thresh, allowed)
+        return self.range_search_mask(x, thresh, self._allowed(params))
 
     def range_search_mask(
         self, x: ArrayLike, thresh: float, allowed: BoolArray | None
@@ -212,10 +217,14 @@ class IndexFlat:
             rounded = scores.astype(np.float32)
             return rounded < bound if euclidean else rounded > bound
 
-        labels = self._all_labels() if allowed is None else np.flatnonzero(allowed)
         # a score within half a float32 step of the bound may round to either side of it
         loose = float(np.nextafter(bound, np.float32(np.inf if euclidean else -np.inf)))
-        found = rows_within(queries, self._blocks(labels), loose, judge, euclidean=euclidean)
+        few = self._few_rows()
+        if few is not None:
+            found = few_within(queries, few.few, loose, judge, euclidean=euclidean, allowed=allowed)
+        else:
+            labels = self._all_labels() if allowed is None else np.flatnonzero(allowed)
+            found = rows_within(queries, self._blocks(labels), loose, judge, euclidean=euclidean)
         return found.indptr.astype(np.uint64), found.scores.astype(np.float32), found.positions
 
     def reconstruct(self, key: int, x: Float32Array | None = None) -> Float32Array:
@@ -236,21 +245,19 @@ class IndexFlat:
         rows: Float32Array = into(x, self._rows(np.arange(n0, stop, dtype=np.int64)), "x")
         return rows
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"d": self.d, "metric": self.metric_type, "rows": self.reconstruct_n()}
+    def _allowed(self, params: SearchParameters | None) -> BoolArray | None:
+        selector = selected(params)
+        return None if selector is None else selector.places(self.ntotal)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        IndexFlat.__init__(self, state["d"], state["metric"])
-        if len(state["rows"]):
-            self.add(state["rows"])
-
-    def __copy__(self) -> Self:
-        return self.__deepcopy__({})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = type(self).__new__(type(self))
-        copied.__setstate__(self.__getstate__())
-        return copied
+    def _few_rows(self) -> FewRowsIndex | None:
+        version, made = self._version, self._few
+        if made is not None and made[0] == version:
+            return made[1]
+        if not self.ntotal or not are_few(self.ntotal, self.d):
+            return None
+        few = FewRowsIndex(self._index.vectors(self._serials_of(self._all_labels())), index_metric(self.metric_type))
+        self._few = version, few
+        return few
 
     def _all_labels(self) -> Int64Array:
         return np.arange(self.ntotal, dtype=np.int64)
@@ -261,7 +268,8 @@ class IndexFlat:
             raise FaissError(f"label {outside[0]} is not within the {self.ntotal} rows of the index")
         if not len(labels):
             return np.zeros((0, self.d), np.float32)
-        return self._index.vectors(self._serials_of(labels))
+        few = self._few_rows()
+        return self._index.vectors(self._serials_of(labels)) if few is None else few.few.rows[labels]
 
     def _blocks(self, labels: Int64Array) -> Iterable[tuple[Int64Array, Float32Array]]:
         for start in range(0, len(labels), BLOCK_ROWS):
@@ -275,15 +283,6 @@ class IndexFlat:
         if self._serials is None:
             return serials
         return np.where(serials < 0, -1, np.searchsorted(self._serials, serials))
-
-
-def check_mergeable(index: Any, other: Any) -> None:
-    """Raise `FaissError` unless both are of one kind, dimension and metric, and two."""
-    if type(other) is not type(index) or other is index or (other.d, other.metric_type) != (index.d, index.metric_type):
-        raise FaissError(
-            "otherIndex must be another index of the same kind, dimension and metric; got "
-            f"{type(other).__name__} (d = {getattr(other, 'd', None)}) for {type(index).__name__} (d = {index.d})"
-        )
 
 
 class IndexFlatIP(IndexFlat):

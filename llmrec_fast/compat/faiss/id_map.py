@@ -7,7 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array, as_int64
-from llmrec_fast.compat.faiss.flat import IndexFlat, check_mergeable
+from llmrec_fast.compat.faiss.copying import check_mergeable
+from llmrec_fast.compat.faiss.flat import IndexFlat
 from llmrec_fast.compat.faiss.metrics import FaissError, into, read_vectors
 from llmrec_fast.compat.faiss.selectors import IDSelector, SearchParameters, as_selector, selected
 from llmrec_fast.compat.faiss.vectors import Vector
@@ -141,7 +142,8 @@ class IndexIDMap:
         return type(self).of(self.index.__deepcopy__(memo), self._ids.copy())
 
     def _allowed(self, params: SearchParameters | None) -> BoolArray | None:
-        return selected(params, self._ids)
+        selector = selected(params)
+        return None if selector is None else selector.mask(self._ids)
 
     def _ids_of(self, labels: Int64Array) -> Int64Array:
         if not len(self._ids):

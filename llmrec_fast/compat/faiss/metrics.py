@@ -6,9 +6,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count, as_matrix
-from llmrec_fast.compat.ties import MISSING_SCORE, larger_position_first, sorted_rows
+from llmrec_fast.arrays import (
+    ArrayLike,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    as_count,
+    as_matrix,
+    check_finite,
+    writable_view,
+)
+from llmrec_fast.compat.ties import larger_position_first, squared_distances
 from llmrec_fast.errors import CorruptFile, InvalidInput
+from llmrec_fast.kernels.cpu.normalize import all_finite
 
 METRIC_INNER_PRODUCT = 0
 METRIC_L2 = 1
@@ -40,7 +50,10 @@ def read_vectors(x: ArrayLike, d: int) -> Float32Array:
     if len(shape) != 2 or shape[1] != d:
         raise FaissError(f"x must have shape (n, {d}); got {shape}")
     try:
-        return as_matrix(x, "x")
+        rows = as_matrix(x, "x", finite=False)
+        if not all_finite(writable_view(rows)):
+            check_finite(rows, "x")
+        return rows
     except InvalidInput as error:
         raise FaissError(str(error)) from None
 
@@ -60,13 +73,7 @@ def as_faiss_distances(scores: Float64Array, positions: Int64Array, metric: int)
     among the k best has been decided already. Missing rows are -1 with -/+ 3.4028235e38: FAISS documents infinities there and
     returns the largest float32, so that is what callers compare with.
     """
-    if metric == METRIC_INNER_PRODUCT:
-        return larger_position_first(scores, positions)
-    missing = positions < 0
-    with np.errstate(over="ignore"):
-        squared = np.square(np.where(missing, 0.0, scores))
-        distances = np.where(missing, -MISSING_SCORE, squared).astype(np.float32)
-    return sorted_rows(distances, positions, distances, positions, missing)
+    return (larger_position_first if metric == METRIC_INNER_PRODUCT else squared_distances)(scores, positions)
 
 
 def into(buffer: Any, values: Any, name: str) -> Any:

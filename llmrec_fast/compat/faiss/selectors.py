@@ -17,6 +17,10 @@ class IDSelector:
         """For each label, whether it is selected."""
         raise NotImplementedError
 
+    def places(self, count: int) -> BoolArray:
+        """`mask` of the labels 0 .. count - 1."""
+        return self.mask(np.arange(count, dtype=np.int64))
+
     def is_member(self, label: int) -> bool:
         """Whether one label is selected."""
         return bool(self.mask(np.array([label], np.int64))[0])
@@ -40,6 +44,12 @@ class IDSelectorRange(IDSelector):
         """Whether each label lies in the half-open range."""
         return (labels >= self.imin) & (labels < self.imax)
 
+    def places(self, count: int) -> BoolArray:
+        """The range, cut at both ends."""
+        selected = np.zeros(count, bool)
+        selected[max(self.imin, 0) : max(self.imax, 0)] = True
+        return selected
+
 
 class IDSelectorBatch(IDSelector):
     """The labels of an array; or, FAISS's older form, their number and the array."""
@@ -50,6 +60,13 @@ class IDSelectorBatch(IDSelector):
     def mask(self, labels: Int64Array) -> BoolArray:
         """Whether each label is in the array."""
         return np.isin(labels, self._labels)
+
+    def places(self, count: int) -> BoolArray:
+        """The labels of the array that are below `count`."""
+        selected = np.zeros(count, bool)
+        start, stop = np.searchsorted(self._labels, (0, count))
+        selected[self._labels[start:stop]] = True
+        return selected
 
 
 class IDSelectorArray(IDSelectorBatch):
@@ -86,6 +103,10 @@ class IDSelectorNot(IDSelector):
         """The opposite of the other selector."""
         return ~self.sel.mask(labels)
 
+    def places(self, count: int) -> BoolArray:
+        """The opposite of the other selector."""
+        return ~self.sel.places(count)
+
 
 class _Pair(IDSelector):
     def __init__(self, lhs: IDSelector, rhs: IDSelector) -> None:
@@ -99,6 +120,10 @@ class IDSelectorAnd(_Pair):
         """lhs and rhs."""
         return self.lhs.mask(labels) & self.rhs.mask(labels)
 
+    def places(self, count: int) -> BoolArray:
+        """As `mask`."""
+        return self.lhs.places(count) & self.rhs.places(count)
+
 
 class IDSelectorOr(_Pair):
     """The labels that either selects."""
@@ -107,6 +132,10 @@ class IDSelectorOr(_Pair):
         """lhs or rhs."""
         return self.lhs.mask(labels) | self.rhs.mask(labels)
 
+    def places(self, count: int) -> BoolArray:
+        """As `mask`."""
+        return self.lhs.places(count) | self.rhs.places(count)
+
 
 class IDSelectorXOr(_Pair):
     """The labels that exactly one selects."""
@@ -114,6 +143,10 @@ class IDSelectorXOr(_Pair):
     def mask(self, labels: Int64Array) -> BoolArray:
         """lhs or rhs, not both."""
         return self.lhs.mask(labels) ^ self.rhs.mask(labels)
+
+    def places(self, count: int) -> BoolArray:
+        """As `mask`."""
+        return self.lhs.places(count) ^ self.rhs.places(count)
 
 
 class PyCallbackIDSelector(IDSelector):
@@ -136,13 +169,13 @@ class SearchParameters:
         self.sel = None if sel is None else _checked(sel, "sel")
 
 
-def selected(params: SearchParameters | None, labels: Int64Array) -> BoolArray | None:
-    """The mask that `params` puts on labels, or None for all of them."""
+def selected(params: SearchParameters | None) -> IDSelector | None:
+    """The selector that `params` holds, or None for all labels."""
     if params is None:
         return None
     if not isinstance(params, SearchParameters):
         raise FaissError(f"params must be SearchParameters; got {type(params).__name__}")
-    return None if params.sel is None else params.sel.mask(labels)
+    return params.sel
 
 
 def as_selector(x: IDSelector | ArrayLike) -> IDSelector:

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import BoolArray, Float64Array, Int64Array, as_count
 from llmrec_fast.compat.exact_search import unit_rows
-from llmrec_fast.compat.ranges import blocks_of, rows_within
+from llmrec_fast.compat.few_rows import FewRows, are_few
+from llmrec_fast.compat.ranges import blocks_of, few_within, rows_within
 from llmrec_fast.compat.sentence_transformers.tensors import as_array, as_rows
 from llmrec_fast.errors import InvalidInput
 
@@ -56,9 +57,14 @@ def community_detection(
     from tqdm import tqdm
 
     candidates: list[tuple[int, Int64Array]] = []
+    few = FewRows(rows) if are_few(*rows.shape) else None
     loose = float(np.nextafter(bound, np.float32(-np.inf)))
     for start in tqdm(range(0, len(rows), batch_size), desc="Finding clusters", disable=not show_progress_bar):
-        found = rows_within(rows[start : start + batch_size], blocks_of(rows), loose, judge, euclidean=False)
+        batch = rows[start : start + batch_size]
+        if few is None:
+            found = rows_within(batch, blocks_of(rows), loose, judge, euclidean=False)
+        else:
+            found = few_within(batch, few, loose, judge, euclidean=False)
         for row in np.flatnonzero(np.diff(found.indptr) >= size).tolist():
             part = slice(int(found.indptr[row]), int(found.indptr[row + 1]))
             order = np.argsort(-found.scores[part], kind="stable")

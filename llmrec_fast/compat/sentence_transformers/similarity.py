@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array
+from llmrec_fast.arrays import Float32Array, writable_view
 from llmrec_fast.compat.exact_search import unit_rows
 from llmrec_fast.compat.sentence_transformers.tensors import as_array, as_pair, as_tensor, is_tensor
 from llmrec_fast.errors import InvalidInput
+from llmrec_fast.kernels.jit import jit
+from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 
-_BLOCK_VALUES = 1 << 22  # float64 differences of one block: 32 MiB
+_DIFFERENCES_WORTH_A_THREAD = 1 << 19
 
 
 def cos_sim(a: Any, b: Any) -> Any:
@@ -37,13 +39,13 @@ def dot_score(a: Any, b: Any) -> Any:
 def euclidean_sim(a: Any, b: Any) -> Any:
     """Minus the Euclidean distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
     left, right = as_pair(a, b)
-    return as_tensor(_pairwise_blocks(left, right, lambda difference: np.sqrt(np.square(difference).sum(-1))))
+    return as_tensor(_minus_distances(left, right, manhattan=False))
 
 
 def manhattan_sim(a: Any, b: Any) -> Any:
     """Minus the Manhattan distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
     left, right = as_pair(a, b)
-    return as_tensor(_pairwise_blocks(left, right, lambda difference: np.abs(difference).sum(-1)))
+    return as_tensor(_minus_distances(left, right, manhattan=True))
 
 
 def pairwise_cos_sim(a: Any, b: Any) -> Any:
@@ -81,13 +83,28 @@ def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
     return embeddings[..., :truncate_dim]
 
 
-def _pairwise_blocks(left: Float32Array, right: Float32Array, distance: Any) -> Float32Array:
+def _minus_distances(left: Float32Array, right: Float32Array, *, manhattan: bool) -> Float32Array:
     result = np.empty((len(left), len(right)), np.float32)
-    step = max(1, _BLOCK_VALUES // max(right.size, 1))
-    for start in range(0, len(left), step):
-        block = left[start : start + step].astype(np.float64)
-        result[start : start + step] = -distance(block[:, None] - right[None])
+    shared = writable_view(left), writable_view(right), manhattan, result
+    pieces = split_range(len(left), max(1, len(left) * right.size // _DIFFERENCES_WORTH_A_THREAD))
+    run_parallel(_measure, [(*shared, start, stop) for start, stop in pieces], get_threads())
     return result
+
+
+@jit(fastmath={"reassoc"})
+def _measure(left, right, manhattan, result, start, stop):  # type: ignore[no-untyped-def]
+    for i in range(start, stop):
+        for j in range(len(right)):
+            total = 0.0
+            if manhattan:
+                for column in range(left.shape[1]):
+                    total += abs(np.float64(left[i, column]) - np.float64(right[j, column]))
+            else:
+                for column in range(left.shape[1]):
+                    difference = np.float64(left[i, column]) - np.float64(right[j, column])
+                    total += difference * difference
+                total = np.sqrt(total)
+            result[i, j] = -total
 
 
 def _as_rows_of_pairs(a: Any, b: Any) -> tuple[Float32Array, Float32Array]:

@@ -111,7 +111,7 @@ class NearestNeighbors(_KNeighbors, _RadiusNeighbors):
         self.n_jobs = n_jobs
 
     def fit(self, X: ArrayLike, y: object = None) -> NearestNeighbors:
-        """Index the rows of X (n, d); y is ignored, as scikit-learn's convention has it."""
+        """Index the rows of X (n, d), or those of a fitted estimator or tree. y is ignored, by scikit-learn's convention."""
         self._fit(X)
         return self
 

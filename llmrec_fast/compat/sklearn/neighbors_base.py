@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_fast.arrays import ArrayLike, Float32Array, Float64Array, Int64Array, as_count
-from llmrec_fast.compat.exact_search import unit_rows
-from llmrec_fast.compat.ranges import blocks_of, rows_within
+from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Float64Array, Int64Array, as_count
+from llmrec_fast.compat.exact_search import FewRowsIndex, index_of, unit_rows
+from llmrec_fast.compat.ranges import blocks_of, few_within, rows_within
 from llmrec_fast.compat.sklearn.distances import metric_of, pair_distances, scaled
 from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.kernels.threads import available_cores
@@ -20,6 +20,7 @@ from llmrec_fast.retrieval import Index
 
 try:
     from sklearn.base import BaseEstimator
+    from sklearn.neighbors import BallTree, KDTree
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
     raise MissingDependency(
@@ -36,6 +37,8 @@ _ROUNDING = 4 * float(np.finfo(np.float32).eps)
 class NeighborsBase(BaseEstimator):
     """Fits an index to X; `kneighbors` and `radius_neighbors` search it. Parameters are those of the derived classes."""
 
+    _fit_X: npt.NDArray[Any]
+
     def _fit(self, X: ArrayLike) -> None:
         metric = metric_of(self.metric, self.p, self.metric_params)
         if self.algorithm not in _ALGORITHMS:
@@ -45,13 +48,17 @@ class NeighborsBase(BaseEstimator):
         if hasattr(self, "radius"):
             _check_radius(self.radius)
         threads = _threads(self.n_jobs)
+        if isinstance(X, NeighborsBase):
+            X = X._fit_X
+        elif isinstance(X, BallTree | KDTree):
+            X = np.asarray(X.data)
         rows: npt.NDArray[Any] = validate_data(self, X, order="C", dtype=[np.float64, np.float32], copy=True)
         self._fit_X = rows
         self.effective_metric_ = metric
         self.n_samples_fit_ = len(rows)
         # distances between float64 rows far from the origin would drown in float32; moving the origin moves no distance
         self._center = rows.mean(axis=0) if metric == "euclidean" and rows.dtype == np.float64 else None
-        self._index = Index.build(self._as_float32(rows), metric=metric, threads=threads)
+        self._index = index_of(self._as_float32(rows), metric, threads)
 
     def kneighbors(
         self, X: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -171,16 +178,20 @@ class NeighborsBase(BaseEstimator):
         else:
             left, right = unit_rows(left), unit_rows(right)
             threshold = 1 - limit - 4 * _ROUNDING
-        found = rows_within(left, blocks_of(right), threshold, lambda s: np.ones(len(s), bool), euclidean=euclidean)
+        index = self._searchable()
+        if isinstance(index, FewRowsIndex):
+            found = few_within(left, index.few, threshold, _all_of, euclidean=euclidean)
+        else:
+            found = rows_within(left, blocks_of(right), threshold, _all_of, euclidean=euclidean)
         at_query = np.repeat(np.arange(len(queries)), np.diff(found.indptr))
         exact = pair_distances(queries, self._fit_X, at_query, found.positions, self.effective_metric_)
         return at_query, found.positions, exact
 
-    def _searchable(self) -> Index:
+    def _searchable(self) -> Index | FewRowsIndex:
         if self._index is None:  # after unpickling
             rows = self._as_float32(self._fit_X)
-            self._index = Index.build(rows, metric=self.effective_metric_, threads=_threads(self.n_jobs))
-        index: Index = self._index
+            self._index = index_of(rows, self.effective_metric_, _threads(self.n_jobs))
+        index: Index | FewRowsIndex = self._index
         return index
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,6 +199,10 @@ class NeighborsBase(BaseEstimator):
         if "_index" in state:
             state["_index"] = None  # built again when it is needed: the rows are there
         return state
+
+
+def _all_of(scores: Float64Array) -> BoolArray:
+    return np.ones(len(scores), bool)
 
 
 def _longest(rows: Float32Array) -> float:
