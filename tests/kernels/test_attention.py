@@ -1,4 +1,4 @@
-"""The registers' softmax and transpose, on every instruction set, and attention over them against NumPy in float64."""
+"""The registers' softmax and moves, on every instruction set, and attention over them against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmrec_fast.kernels.cpu.attention import attend
+from llmrec_fast.kernels.cpu.attention import attend, attention_sizes
 from llmrec_fast.kernels.cpu.intrinsics import instruction_set
-from llmrec_fast.kernels.cpu.softmax import soften_tile, transpose_block
+from llmrec_fast.kernels.cpu.softmax import copy_register, raise_tile, transpose_block
 from llmrec_fast.kernels.cpu.tiles import tile_shape
 from llmrec_fast.kernels.jit import jit
 
@@ -17,13 +17,18 @@ SETS = {"best": {}, "avx2": {"LLMREC_AVX2": "1"}, "portable": {"LLMREC_PORTABLE"
 
 
 @jit()
-def soften(isa, scores, at, stride, length):  # type: ignore[no-untyped-def]
-    soften_tile(isa, scores, at, stride, length)
+def soften(isa, scores, at, stride, length, factors):  # type: ignore[no-untyped-def]
+    raise_tile(isa, scores, at, stride, length, factors)
 
 
 @jit()
 def transpose(isa, source, at, stride, out, out_at, out_stride):  # type: ignore[no-untyped-def]
     transpose_block(isa, source, at, stride, out, out_at, out_stride)
+
+
+@jit()
+def copy(isa, source, at, out, out_at):  # type: ignore[no-untyped-def]
+    copy_register(isa, source, at, out, out_at)
 
 
 @pytest.fixture(params=SETS)
@@ -48,12 +53,29 @@ def test_softmax_of_a_tile(isa: Any, length: int) -> None:
     rows[:, :length] = rng.standard_normal((shape.rows, length)) * np.array([1e-3, 1, 10, 40, 1e4, 1])[:, None]
     rows[5, :length] = 7
     expected = softmax(rows[:, :length])
-    soften(isa, scores, at, stride, length)
-    np.testing.assert_allclose(rows[:, :length], expected, rtol=1e-5, atol=1e-7)
+    factors = np.full(shape.rows, np.nan, np.float32)
+    soften(isa, scores, at, stride, length, factors)
+    np.testing.assert_allclose(rows[:, :length] * factors[:, None], expected, rtol=1e-5, atol=1e-7)
     padded = -(-length // shape.lanes) * shape.lanes
-    assert not rows[:, length:padded].any()
     assert np.isnan(rows[:, padded:]).all()
     assert np.isnan(scores[:at]).all()
+
+
+def test_powers_are_within_three_units_of_the_last_place(isa: Any) -> None:
+    shape, count = tile_shape(isa), 4096
+    scores = np.tile(np.linspace(-80, 0, count, dtype=np.float32), (shape.rows, 1))
+    exponents = scores[0].astype(np.float64)
+    soften(isa, scores.reshape(-1), 0, count, count, np.zeros(shape.rows, np.float32))
+    # the argument's own rounding, relative to a result that it is the logarithm of, comes on top
+    allowed = 3 * np.spacing(np.exp(exponents).astype(np.float32)) + np.exp(exponents) * np.abs(exponents) * 2.0**-24
+    assert (np.abs(scores - np.exp(exponents)) <= allowed).all()
+
+
+def test_copy_of_a_register(isa: Any) -> None:
+    lanes = tile_shape(isa).lanes
+    source, out = np.arange(lanes + 3, dtype=np.float32), np.full(lanes + 2, -1, np.float32)
+    copy(isa, source, 3, out, 1)
+    np.testing.assert_array_equal(out, [-1, *source[3:], -1])
 
 
 def test_transpose_of_a_block(isa: Any) -> None:
@@ -65,7 +87,7 @@ def test_transpose_of_a_block(isa: Any) -> None:
     assert not out[:, 0].any()
 
 
-@pytest.mark.parametrize("columns", [3, 16, 32])
+@pytest.mark.parametrize("columns", [3, 16, 24, 32])
 @pytest.mark.parametrize("with_distances", [False, True])
 def test_attention_of_packed_texts_whatever_stands_beyond_them(isa: Any, columns: int, with_distances: bool) -> None:
     heads, lengths = 3, (1, 19, 2, 40, 5)
@@ -76,14 +98,12 @@ def test_attention_of_packed_texts_whatever_stands_beyond_them(isa: Any, columns
     projections[:tokens] = rng.standard_normal((tokens, stride))
     distances = rng.standard_normal((heads, 2 * 64 - 1)).astype(np.float32) if with_distances else None
     context = np.zeros((tokens + shape.rows, hidden), np.float32)
-    longest, wide = -(-max(lengths) // shape.lanes) * shape.lanes, -(-columns // shape.lanes) * shape.lanes
-    keys, values, scores = (
-        np.full(size, np.nan, np.float32) for size in (wide * longest, longest * wide, shape.rows * (longest + wide))
-    )
+    sizes = (*attention_sizes(shape, max(lengths), columns), shape.rows)
+    keys, values, scores, factors = (np.full(size, np.nan, np.float32) for size in sizes)
     start = 0
     for length in lengths:
         flat = projections.reshape(-1)
-        attend(isa, flat, stride, start, length, heads, hidden, distances, context, keys, values, scores)
+        attend(isa, flat, stride, start, length, heads, hidden, distances, context, keys, values, scores, factors)
         start += length
     start = 0
     for length in lengths:

@@ -1,7 +1,7 @@
-"""Blocks of attention in registers: the softmax of a tile of scores, and the transpose of a block of keys.
+"""Blocks of attention in registers: the powers of a tile of scores, and the moves that bring a head's keys and values in place.
 
 Numba's own loops over rows of a few dozen scores cost three times as much: they end in scalar remainders, and every row is an
-array whose references are counted. Like the tiles of `tiles.py`, both take the form of an instruction set, and offsets count
+array whose references are counted. Like the tiles of `tiles.py`, all take the form of an instruction set, and offsets count
 elements that nothing checks.
 """
 
@@ -17,20 +17,23 @@ from llmrec_fast.kernels.cpu.tiles import Emitter, shape_of
 
 _I32, _F32 = ir.IntType(32), ir.FloatType()
 _LOWEST = -1e30
-# exp(x) = 2^n exp(r), within two units of the last place (Cephes' expf): log2(e), ln 2 in two parts, and the polynomial
-_LOG2_E, _LN2_HIGH, _LN2_LOW = 1.44269504, 0.693359375, -2.12194440e-4
-_COEFFICIENTS = (
-    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1
-)  # fmt: skip
-# below it, exp(x) is the smallest that float32 holds in full
-_LEAST_EXPONENT = -87.0
+_LOG2_E = 1.44269504
+# 2^r for |r| <= 1/2, ascending: least largest relative error (7.5e-8)
+_COEFFICIENTS = (1.0000001, 0.69314694, 0.2402212, 0.05550713, 0.00967554, 0.00132765)
+# below it, 2^x is no number that float32 holds in full
+_LEAST_EXPONENT = -125.0
+# added to a number and taken away again, it leaves the nearest integer; the sum's lowest bits are that integer
+_ROUNDER = 1.5 * 2.0**23
 
 
 @intrinsic
-def soften_tile(typing_context: Any, isa: Any, scores: Any, scores_at: Any, stride: Any, length: Any) -> Any:
-    """Each row of a tile to exp(x - max) / sum over its first `length` columns, in place; zeros up to a whole register.
+def raise_tile(
+    typing_context: Any, isa: Any, scores: Any, scores_at: Any, stride: Any, length: Any, factors: Any
+) -> Any:
+    """The softmax of each row of a tile over its first `length` columns, but for the division.
 
-    A row's result depends on the row alone. What stands beyond `length` may be anything, even NaN.
+    `scores` becomes exp(x - max), and factors[row] one over the sum of its row. A row's result depends on the row alone. What
+    stands beyond `length` may be anything, even NaN, and is overwritten up to a whole register.
     """
     shape = shape_of(isa)
 
@@ -43,43 +46,53 @@ def soften_tile(typing_context: Any, isa: Any, scores: Any, scores_at: Any, stri
         ]
         vector = ir.VectorType(_F32, shape.lanes)
         lowest, zero = emit.constant(_LOWEST, shape.lanes), emit.constant(0.0, shape.lanes)
-        limit = emit.splat(builder.trunc(values[4], _I32), shape.lanes)
         blocks = builder.sdiv(builder.add(values[4], emit.index(shape.lanes - 1)), emit.index(shape.lanes))
 
-        def block(k: Any) -> tuple[list[Any], Any]:
-            """Where each row's registers of block `k` lie, and which lanes are columns."""
+        def places(k: Any) -> list[Any]:
+            """Where each row's registers of block `k` lie."""
             offset = builder.mul(k, emit.index(4 * shape.lanes))
-            return [emit.at(row, offset) for row in rows], emit.first_columns(k, limit, shape.lanes)
+            return [emit.at(row, offset) for row in rows]
+
+        last = builder.sub(blocks, emit.index(1))
+        inside = emit.first_columns(last, emit.splat(builder.trunc(values[4], _I32), shape.lanes), shape.lanes)
+        for place in places(last):
+            emit.store(builder.select(inside, emit.load(place, vector, 4), lowest), place, 4)
 
         def highest(k: Any, tops: list[Any]) -> list[Any]:
-            pointers, inside = block(k)
-            found = [builder.select(inside, emit.load(pointer, vector, 4), lowest) for pointer in pointers]
-            return [emit.larger(value, top) for value, top in zip(found, tops, strict=True)]
-
-        def raise_e(k: Any, totals: list[Any]) -> list[Any]:
-            pointers, inside = block(k)
-            results = []
-            for pointer, top, total in zip(pointers, tops, totals, strict=True):
-                below = builder.fsub(emit.load(pointer, vector, 4), top)
-                power = builder.select(inside, _exponential(emit, below, shape.lanes), zero)
-                emit.store(power, pointer, 4)
-                results.append(builder.fadd(total, power))
-            return results
-
-        def share(k: Any, shares: list[Any]) -> list[Any]:
-            for pointer, factor in zip(block(k)[0], shares, strict=True):
-                emit.store(builder.fmul(emit.load(pointer, vector, 4), factor), pointer, 4)
-            return shares
+            return [emit.larger(emit.load(place, vector, 4), top) for place, top in zip(places(k), tops, strict=True)]
 
         tops = emit.loop(blocks, [lowest] * shape.rows, highest)
         tops = [emit.folded(top, emit.larger) for top in tops]
+        below = [builder.fmul(top, emit.constant(-_LOG2_E, shape.lanes)) for top in tops]
+
+        def raise_e(k: Any, totals: list[Any]) -> list[Any]:
+            powers = _exponentials(emit, [emit.load(place, vector, 4) for place in places(k)], below, shape.lanes)
+            for place, power in zip(places(k), powers, strict=True):
+                emit.store(power, place, 4)
+            return [builder.fadd(total, power) for total, power in zip(totals, powers, strict=True)]
+
         totals = emit.loop(blocks, [zero] * shape.rows, raise_e)
-        one = emit.constant(1.0, shape.lanes)
-        totals = [emit.folded(total, builder.fadd) for total in totals]
-        emit.loop(blocks, [builder.fdiv(one, total) for total in totals], share)
+        first = emit.data(kinds[5], values[5], emit.index(0))
+        for r, total in enumerate(totals):
+            row_sum = builder.extract_element(emit.folded(total, builder.fadd), ir.Constant(_I32, 0))
+            emit.store(builder.fdiv(ir.Constant(_F32, 1.0), row_sum), emit.at(first, emit.index(4 * r)), 4)
         return context.get_dummy_value()
 
-    return types.void(isa, scores, types.intp, types.intp, types.intp), generate
+    return types.void(isa, scores, types.intp, types.intp, types.intp, factors), generate
+
+
+@intrinsic
+def copy_register(typing_context: Any, isa: Any, source: Any, source_at: Any, out: Any, out_at: Any) -> Any:
+    """out[c] = source[c], float32, for as many columns as a register has lanes."""
+    vector = ir.VectorType(_F32, shape_of(isa).lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        emit, kinds = Emitter(context, builder), signature.args
+        value = emit.load(emit.data(kinds[1], values[1], values[2]), vector, 4)
+        emit.store(value, emit.data(kinds[3], values[3], values[4]), 4)
+        return context.get_dummy_value()
+
+    return types.void(isa, source, types.intp, out, types.intp), generate
 
 
 @intrinsic
@@ -122,22 +135,38 @@ def transpose_block(
     return types.void(isa, source, place, place, out, place, place), generate
 
 
-def _exponential(emit: Emitter, x: Any, lanes: int) -> Any:
-    """exp(x) for x <= 0; below -87, and for NaN, exp(-87)."""
+def _exponentials(emit: Emitter, xs: list[Any], below: list[Any], lanes: int) -> list[Any]:
+    """exp(x + b / log2(e)) of vectors, for sums <= 0; 2^-125 where that is larger, and for NaN.
+
+    Within three units of the last place, but for what rounding the exponent changes.
+
+    Each step is emitted for all vectors before the next: a processor that looks only a few dozen instructions ahead would
+    else wait for each vector's own last result.
+    """
     builder, vector, integers = emit.builder, ir.VectorType(_F32, lanes), ir.VectorType(_I32, lanes)
+    ones, by_one, by_two, by_three, by_four, by_five = (emit.constant(value, lanes) for value in _COEFFICIENTS)
+    rounder, shift = emit.constant(_ROUNDER, lanes), ir.Constant(integers, [23] * lanes)
 
-    def fused(a: Any, b: Any, c: Any) -> Any:
-        return emit.call(f"llvm.fma.v{lanes}f32", vector, a, b, c)
+    def fused(a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
+        name = f"llvm.fma.v{lanes}f32"
+        return [emit.call(name, vector, *operands) for operands in zip(a, b, c, strict=True)]
 
-    x = emit.larger(x, emit.constant(_LEAST_EXPONENT, lanes))
-    whole = builder.fptosi(fused(x, emit.constant(_LOG2_E, lanes), emit.constant(-0.5, lanes)), integers)
-    number = builder.sitofp(whole, vector)
-    rest = fused(number, emit.constant(-_LN2_HIGH, lanes), x)
-    rest = fused(number, emit.constant(-_LN2_LOW, lanes), rest)
-    y = emit.constant(_COEFFICIENTS[0], lanes)
-    for coefficient in _COEFFICIENTS[1:]:
-        y = fused(y, rest, emit.constant(coefficient, lanes))
-    y = fused(builder.fmul(y, rest), rest, builder.fadd(rest, emit.constant(1.0, lanes)))
-    biased = builder.add(whole, ir.Constant(integers, [127] * lanes))
-    power = builder.bitcast(builder.shl(biased, ir.Constant(integers, [23] * lanes)), vector)
-    return builder.fmul(y, power)
+    def same(constant: Any) -> list[Any]:
+        return [constant] * len(xs)
+
+    powers = [
+        emit.larger(x, emit.constant(_LEAST_EXPONENT, lanes))
+        for x in fused(xs, same(emit.constant(_LOG2_E, lanes)), below)
+    ]
+    rounded = [builder.fadd(power, rounder) for power in powers]
+    whole = [builder.fsub(value, rounder) for value in rounded]
+    rest = [builder.fsub(power, value) for power, value in zip(powers, whole, strict=True)]
+    square = [builder.fmul(value, value) for value in rest]
+    high, middle = fused(rest, same(by_five), same(by_four)), fused(rest, same(by_three), same(by_two))
+    low = fused(rest, same(by_one), same(ones))
+    fractions = fused(fused(high, square, middle), square, low)
+    exponents = [builder.shl(builder.bitcast(value, integers), shift) for value in rounded]
+    return [
+        builder.bitcast(builder.add(builder.bitcast(fraction, integers), exponent), vector)
+        for fraction, exponent in zip(fractions, exponents, strict=True)
+    ]

@@ -180,6 +180,7 @@ def _float_tile(registers_of: Any) -> Any:
         depth: Any,
         bias: Any,
         bias_at: Any,
+        factors: Any,
         out: Any,
         out_at: Any,
         out_stride: Any,
@@ -191,7 +192,7 @@ def _float_tile(registers_of: Any) -> Any:
             emit, kinds = Emitter(context, builder), signature.args
             a, a_stride = emit.data(kinds[1], values[1], values[2]), builder.mul(values[3], emit.index(4))
             b, b_stride = emit.data(kinds[4], values[4], values[5]), builder.mul(values[6], emit.index(4))
-            c, c_stride = emit.data(kinds[10], values[10], values[11]), builder.mul(values[12], emit.index(4))
+            c, c_stride = emit.data(kinds[11], values[11], values[12]), builder.mul(values[13], emit.index(4))
             vector = ir.VectorType(_F32, shape.lanes)
             fused = f"llvm.fma.v{shape.lanes}f32"
 
@@ -213,6 +214,12 @@ def _float_tile(registers_of: Any) -> Any:
                 first = emit.data(kinds[8], values[8], values[9])
                 start = [emit.load(emit.at(first, emit.index(4 * shape.lanes * i)), vector, 4) for i in range(count)]
             sums = emit.loop(values[7], start * shape.rows, step)
+            if kinds[10] != types.none:
+                first = emit.data(kinds[10], values[10], emit.index(0))
+                for r in range(shape.rows):
+                    factor = emit.splat(emit.load(emit.at(first, emit.index(4 * r)), _F32, 4), shape.lanes)
+                    for i in range(count):
+                        sums[r * count + i] = builder.fmul(sums[r * count + i], factor)
             for r in range(shape.rows):
                 row = emit.at(c, builder.mul(c_stride, emit.index(r)))
                 for i in range(count):
@@ -222,17 +229,18 @@ def _float_tile(registers_of: Any) -> Any:
 
         place = types.intp
         signature = types.void(
-            isa, left, place, place, right, place, place, place, bias, place, out, place, place
+            isa, left, place, place, right, place, place, place, bias, place, factors, out, place, place
         )  # fmt: skip
         return signature, generate
 
     return multiply
 
 
-# out[r, c] = bias[c] + sum over k < depth of left[r, k] * right[k, c], float32; a bias of None is zeros. r runs over the rows
-# of a tile; c over the columns of a panel, or the lanes of one register. Each element is one chain of fused multiply-adds in
-# the order of k, so it does not depend on where in which matrix the tile lies.
+# out[r, c] = factors[r] * (bias[c] + sum over k < depth of left[r, k] * right[k, c]), float32; a bias of None is zeros, factors
+# of None are ones. r runs over the rows of a tile; c over the columns of a panel, or the lanes of one register or of two. Each
+# element is one chain of fused multiply-adds in the order of k, so it does not depend on where in which matrix the tile lies.
 multiply_panel_tile = _float_tile(lambda shape: shape.float_panel // shape.lanes)
+multiply_pair_tile = _float_tile(lambda shape: 2)
 multiply_register_tile = _float_tile(lambda shape: 1)
 
 

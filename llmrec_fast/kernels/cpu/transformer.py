@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
-from llmrec_fast.kernels.cpu.attention import attend
+from llmrec_fast.kernels.cpu.attention import attend, attention_sizes
 from llmrec_fast.kernels.cpu.byte_tiles import multiply_bytes_tile
 from llmrec_fast.kernels.cpu.intrinsics import instruction_set
 from llmrec_fast.kernels.cpu.quantise import quantise_row
@@ -137,8 +137,7 @@ def encode_packed(
     tokens, hidden = len(ids), embedding.words.shape[1]
     # the last tile of rows, and the last block of keys, reach beyond the last text
     rows = (-(-tokens // shape.rows) + 1) * shape.rows + shape.lanes
-    longest = -(-int(lengths.max()) // shape.lanes) * shape.lanes
-    head_columns = -(-(hidden // heads) // shape.lanes) * shape.lanes
+    key_size, value_size, score_size = attention_sizes(shape, int(lengths.max()), hidden // heads)
     linears = (layers.projections, layers.attention_output, layers.intermediate, layers.output)
     widest = max(linear.bias.shape[1] for linear in linears)
     depth = -(-max(hidden, layers.intermediate.bias.shape[1]) // 4) * 4
@@ -161,9 +160,10 @@ def encode_packed(
         scratch.take("bytes", (rows * depth,), np.uint8),
         scratch.take("row scales", (rows,), np.float32),
         scratch.take("row zeros", (rows,), np.int32),
-        scratch.take("keys", (head_columns * longest,), np.float32),
-        scratch.take("values", (longest * head_columns,), np.float32),
-        scratch.take("scores", (shape.rows * (longest + head_columns),), np.float32),
+        scratch.take("keys", (key_size,), np.float32),
+        scratch.take("values", (value_size,), np.float32),
+        scratch.take("scores", (score_size,), np.float32),
+        scratch.take("factors", (shape.rows,), np.float32),
     )
     return states[:tokens]
 
@@ -171,7 +171,7 @@ def encode_packed(
 @jit()
 def _forward(
     isa, ids, positions, lengths, embedding, layers, heads, activation, epsilon, distances,
-    states, context, wide, narrow, quantised, row_scales, row_zeros, keys, values, scores,
+    states, context, wide, narrow, quantised, row_scales, row_zeros, keys, values, scores, factors,
 ):  # fmt: skip
     tokens, hidden = len(ids), states.shape[1]
     _embed(ids, positions, embedding.words, embedding.positions, states)
@@ -180,7 +180,7 @@ def _forward(
         stride = _linear(isa, states, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros)
         start = 0
         for length in lengths:
-            attend(isa, wide, stride, start, length, heads, hidden, distances, context, keys, values, scores)
+            attend(isa, wide, stride, start, length, heads, hidden, distances, context, keys, values, scores, factors)
             start += length
         stride = _linear(
             isa, context, hidden, tokens, layer, layers.attention_output, narrow, quantised, row_scales, row_zeros
@@ -218,7 +218,7 @@ def multiply_rows(
             for row in range(0, tokens, tile_rows(isa)):
                 multiply_panel_tile(
                     isa, rows, row * stride, stride, weights, (layer * panels + panel) * panel_size, width, depth,
-                    bias, layer * columns + panel * width, out, row * columns + panel * width, columns,
+                    bias, layer * columns + panel * width, None, out, row * columns + panel * width, columns,
                 )  # fmt: skip
     else:
         width = byte_panel(isa)
