@@ -69,12 +69,12 @@ def _multiply(isa, left, left_at, left_stride, right, depth, columns, factors, o
         if columns - column > lanes(isa):
             multiply_pair_tile(
                 isa, left, left_at, left_stride, right, column * depth, pair, depth, None, 0, factors,
-                out, out_at + column, out_stride,
+                out, out_at + column, out_stride, None, 0,
             )  # fmt: skip
         else:
             multiply_register_tile(
                 isa, left, left_at, left_stride, right, column * depth, pair, depth, None, 0, factors,
-                out, out_at + column, out_stride,
+                out, out_at + column, out_stride, None, 0,
             )  # fmt: skip
 
 

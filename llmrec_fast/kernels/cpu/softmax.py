@@ -138,7 +138,8 @@ def transpose_block(
 def _exponentials(emit: Emitter, xs: list[Any], below: list[Any], lanes: int) -> list[Any]:
     """exp(x + b / log2(e)) of vectors, for sums <= 0; 2^-125 where that is larger, and for NaN.
 
-    Within three units of the last place, but for what rounding the exponent changes.
+    The relative error is at most (4 + 1.3 |sum|) 2^-24: the second part is the exponent's own rounding, and weighs what the
+    result is too small to show.
 
     Each step is emitted for all vectors before the next: a processor that looks only a few dozen instructions ahead would
     else wait for each vector's own last result.

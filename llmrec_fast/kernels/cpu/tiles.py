@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from llmrec_fast.kernels.cpu.intrinsics import InstructionSet
 
 _I8, _I32, _F32 = ir.IntType(8), ir.IntType(32), ir.FloatType()
+_LINE_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,24 @@ class Emitter:
         builder.position_at_end(after)
         return results
 
+    def loop_asking_for_lines(self, later: Any, pace: Any, count: Any, sums: list[Any], step: Any) -> list[Any]:
+        """`loop`, which asks for a cache line more from `later` on before every `pace` steps, into a core's second cache.
+
+        In one go, as many as there are buffers for them would hold up the loads that the steps wait for.
+        """
+        builder = self.builder
+
+        def part(number: Any, sums: list[Any]) -> list[Any]:
+            read, second, data = (ir.Constant(_I32, value) for value in (0, 2, 1))
+            line = self.at(later, builder.mul(number, self.index(_LINE_BYTES)))
+            self.call("llvm.prefetch.p0", ir.VoidType(), line, read, second, data)
+            first = builder.mul(number, pace)
+            left = builder.sub(count, first)
+            steps = builder.select(builder.icmp_signed("<", left, pace), left, pace)
+            return self.loop(steps, sums, lambda k, sums: step(builder.add(first, k), sums))
+
+        return self.loop(builder.sdiv(builder.add(count, builder.sub(pace, self.index(1))), pace), sums, part)
+
 
 def _float_tile(registers_of: Any) -> Any:
     @intrinsic
@@ -184,6 +203,8 @@ def _float_tile(registers_of: Any) -> Any:
         out: Any,
         out_at: Any,
         out_stride: Any,
+        ahead: Any,
+        pace: Any,
     ) -> Any:
         shape = shape_of(isa)
         count = registers_of(shape)
@@ -213,7 +234,11 @@ def _float_tile(registers_of: Any) -> Any:
             else:
                 first = emit.data(kinds[8], values[8], values[9])
                 start = [emit.load(emit.at(first, emit.index(4 * shape.lanes * i)), vector, 4) for i in range(count)]
-            sums = emit.loop(values[7], start * shape.rows, step)
+            if kinds[14] == types.none:
+                sums = emit.loop(values[7], start * shape.rows, step)
+            else:
+                later = emit.data(kinds[4], values[4], values[14])
+                sums = emit.loop_asking_for_lines(later, values[15], values[7], start * shape.rows, step)
             if kinds[10] != types.none:
                 first = emit.data(kinds[10], values[10], emit.index(0))
                 for r in range(shape.rows):
@@ -229,7 +254,7 @@ def _float_tile(registers_of: Any) -> Any:
 
         place = types.intp
         signature = types.void(
-            isa, left, place, place, right, place, place, place, bias, place, factors, out, place, place
+            isa, left, place, place, right, place, place, place, bias, place, factors, out, place, place, ahead, place
         )  # fmt: skip
         return signature, generate
 
@@ -239,6 +264,7 @@ def _float_tile(registers_of: Any) -> Any:
 # out[r, c] = factors[r] * (bias[c] + sum over k < depth of left[r, k] * right[k, c]), float32; a bias of None is zeros, factors
 # of None are ones. r runs over the rows of a tile; c over the columns of a panel, or the lanes of one register or of two. Each
 # element is one chain of fused multiply-adds in the order of k, so it does not depend on where in which matrix the tile lies.
+# From the offset `ahead` of `right` on, unless it is None, a cache line is asked for every `pace` steps of k.
 multiply_panel_tile = _float_tile(lambda shape: shape.float_panel // shape.lanes)
 multiply_pair_tile = _float_tile(lambda shape: 2)
 multiply_register_tile = _float_tile(lambda shape: 1)

@@ -41,6 +41,9 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _GELU, _GELU_TANH, _RELU = range(3)
 # elementwise loops: no reordering of sums, so that the split constants of `_exponential` keep their meaning
 _ELEMENTWISE = {"contract", "nsz", "arcp", "nnan", "ninf"}
+_FLOATS_PER_LINE = 16
+# steps of a product between two cache lines that it asks for ahead
+_LEAST_PACE = 8
 _f = np.float32
 
 
@@ -214,12 +217,19 @@ def multiply_rows(
     if scales is None:
         width = float_panel(isa)
         depth = panel_size // width
+        # while one panel is multiplied, its tiles ask for the next one
+        lines = -(-panel_size * tile_rows(isa) // (_FLOATS_PER_LINE * tokens))
+        pace = max(depth // lines, _LEAST_PACE)
+        share = -(-depth // pace) * _FLOATS_PER_LINE
         for panel in range(panels):
+            place = (layer * panels + panel) * panel_size
+            ahead = place + panel_size
             for row in range(0, tokens, tile_rows(isa)):
                 multiply_panel_tile(
-                    isa, rows, row * stride, stride, weights, (layer * panels + panel) * panel_size, width, depth,
-                    bias, layer * columns + panel * width, None, out, row * columns + panel * width, columns,
+                    isa, rows, row * stride, stride, weights, place, width, depth,
+                    bias, layer * columns + panel * width, None, out, row * columns + panel * width, columns, ahead, pace,
                 )  # fmt: skip
+                ahead += share
     else:
         width = byte_panel(isa)
         depth = panel_size // width
