@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,8 +14,9 @@ LENGTHS = st.lists(st.integers(0, 300), max_size=200)
 
 @given(LENGTHS, st.integers(1, 1000))
 def test_every_text_with_tokens_is_in_exactly_one_batch(lengths: list[int], budget: int) -> None:
-    for plan in (plan_batches, plan_packed_batches):
-        places = [place for batch in plan(np.array(lengths, np.int64), budget) for place in batch.tolist()]
+    array = np.array(lengths, np.int64)
+    for batches in (plan_batches(array, budget), plan_packed_batches(array, 3, budget)):
+        places = [place for batch in batches for place in batch.tolist()]
         assert sorted(places) == [place for place, length in enumerate(lengths) if length]
 
 
@@ -26,11 +25,27 @@ def test_batches_keep_to_the_budget_unless_they_are_one_text(lengths: list[int],
     array = np.array(lengths, np.int64)
     for batch in plan_batches(array, budget):
         assert len(batch) == 1 or len(batch) * array[batch].max() <= budget
-    packed = plan_packed_batches(array, budget)
-    for batch in packed:
-        assert len(batch) == 1 or array[batch].sum() <= budget
-    for batch, following in itertools.pairwise(packed):
-        assert array[batch].sum() + array[following[0]] > budget  # else it would have been in it
+
+
+@given(LENGTHS, st.integers(1, 1000), st.integers(1, 4))
+def test_packed_batches_are_equal_shares_but_for_whole_texts(lengths: list[int], budget: int, threads: int) -> None:
+    array = np.array(lengths, np.int64)
+    batches = plan_packed_batches(array, threads, budget)
+    for batch in batches:
+        assert len(batch) == 1 or array[batch].sum() <= budget + array[batch].max()
+    longest_first = array[np.concatenate(batches)] if batches else array[:0]
+    assert (np.diff(longest_first) <= 0).all()
+    shares = -(-array.sum() // (budget * threads)) * threads
+    assert len(batches) <= shares
+    if lengths and array.max() * shares <= array.sum():  # no text is longer than a share
+        assert len(batches) == shares
+        for batch in batches:
+            assert abs(array[batch].sum() - array.sum() / shares) <= array[batch].max()
+
+
+def test_few_texts_are_shared_out_evenly() -> None:
+    batches = plan_packed_batches(np.full(58, 17, np.int64), 2, 192)
+    assert sorted(len(batch) for batch in batches) == [9, 9, 10, 10, 10, 10]
 
 
 def test_texts_of_equal_length_fill_the_budget() -> None:

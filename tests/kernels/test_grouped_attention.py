@@ -51,7 +51,7 @@ def test_packed_texts_whatever_stands_beyond_them(
     for start, length in reversed(list(zip(starts.tolist(), LENGTHS, strict=True))):
         attend_near(
             isa, projections.reshape(-1), stride, start, length, heads, shared, columns, behind, ahead,
-            context, keys, values, scores,
+            context, keys, values, scores, np.full(shape.rows, np.nan, np.float32),
         )  # fmt: skip
     for start, length in zip(starts, LENGTHS, strict=True):
         text = projections[start : start + length, :used]

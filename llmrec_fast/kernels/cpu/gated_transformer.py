@@ -136,6 +136,7 @@ def encode_gated(
         scratch.take("keys", (head_columns * longest,), np.float32),
         scratch.take("values", (longest * head_columns,), np.float32),
         scratch.take("scores", (shape.rows * (longest + head_columns),), np.float32),
+        scratch.take("factors", (shape.rows,), np.float32),
     )
     return normed[:tokens]
 
@@ -143,7 +144,7 @@ def encode_gated(
 @jit()
 def _forward(
     isa, ids, lengths, words, layers, rotary, sizes, activation, epsilon, centred, normed_words,
-    states, normed, context, gated, wide, narrow, quantised, row_scales, row_zeros, keys, values, scores,
+    states, normed, context, gated, wide, narrow, quantised, row_scales, row_zeros, keys, values, scores, factors,
 ):  # fmt: skip
     tokens, hidden = len(ids), states.shape[1]
     heads, shared, columns, inner = sizes
@@ -161,7 +162,7 @@ def _forward(
             _turn(wide, stride, start, length, heads + shared, rotary.cosines[table], rotary.sines[table])
             attend_near(
                 isa, wide, stride, start, length, heads, shared, columns,
-                layers.reaches[layer, 0], layers.reaches[layer, 1], context, keys, values, scores,
+                layers.reaches[layer, 0], layers.reaches[layer, 1], context, keys, values, scores, factors,
             )  # fmt: skip
             start += length
         stride = _linear(

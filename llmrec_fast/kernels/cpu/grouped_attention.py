@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmrec_fast.kernels.cpu.softmax import soften_tile, transpose_block
+from llmrec_fast.kernels.cpu.softmax import raise_tile, transpose_block
 from llmrec_fast.kernels.cpu.tiles import lanes, multiply_register_tile, tile_rows
 from llmrec_fast.kernels.jit import jit
 
-# of a key that a query does not attend to: its share is exp(-87), which float32 loses beside the others
+# of a key that a query does not attend to: its share is 2^-125, which float32 loses beside the others
 _UNSEEN = np.float32(-1e30)
 
 
 @jit()
 def attend_near(
-    isa, projections, stride, start, length, heads, shared, columns, behind, ahead, context, keys, values, scores
+    isa, projections, stride, start, length, heads, shared, columns, behind, ahead, context, keys, values, scores,
+    factors,
 ):  # fmt: skip
     """Rows `start` to `start + length` of `context`, (tokens, heads * columns).
 
@@ -48,7 +49,7 @@ def attend_near(
                 for key in range(low, high, width):
                     multiply_register_tile(
                         isa, projections, first + query * stride, stride, keys, key, key_stride, columns,
-                        None, 0, scores, key - low, key_stride,
+                        None, 0, None, scores, key - low, key_stride, None, 0,
                     )  # fmt: skip
                 for row in range(queries):
                     at = row * key_stride - low
@@ -56,11 +57,11 @@ def attend_near(
                         scores[at + key] = _UNSEEN
                     for key in range(query + row + ahead + 1, high):
                         scores[at + key] = _UNSEEN
-                soften_tile(isa, scores, 0, key_stride, high - low)
+                raise_tile(isa, scores, 0, key_stride, high - low, factors)
                 for column in range(0, value_stride, width):
                     multiply_register_tile(
                         isa, scores, 0, key_stride, values, low * value_stride + column, value_stride, high - low,
-                        None, 0, scores, out_at + column, value_stride,
+                        None, 0, factors, scores, out_at + column, value_stride, None, 0,
                     )  # fmt: skip
                 for row in range(queries):
                     target = context[start + query + row, head * columns : (head + 1) * columns]
