@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmrec_fast import Encoder
-from llmrec_fast.compat.sentence_transformers import SentenceTransformer, quantize_embeddings, util
+from llmrec_fast.compat.sentence_transformers import SentenceTransformer, SimilarityFunction, quantize_embeddings, util
 from llmrec_fast.errors import CorruptFile, DeviceUnavailable, InvalidInput, MissingDependency
 from tests.encoding.tiny_models import HIDDEN, write_json, write_model
 
@@ -94,12 +94,35 @@ class TestEncoding:
         with pytest.raises(TypeError):
             model.encode(TEXTS, normalise_embeddings=True)
         with pytest.raises(TypeError):
-            SentenceTransformer(folder, backend="onnx")
+            SentenceTransformer(folder, trust_remote=True)
         for device in ("cuda", ["cpu", "cpu"]):
             with pytest.raises(DeviceUnavailable, match="not covered"):
                 model.encode(TEXTS, device=device)
         with pytest.raises(DeviceUnavailable, match="cuda"):
             SentenceTransformer(folder, device="cuda")
+
+    def test_options_that_change_nothing_here_are_accepted(self, folder: Path, expected: np.ndarray) -> None:
+        options = {
+            "trust_remote_code": True,
+            "local_files_only": True,
+            "backend": "onnx",
+            "token": "secret",
+            "model_kwargs": {},
+        }
+        own = SentenceTransformer(folder, cache_folder=None, **options).to("cpu").eval()
+        np.testing.assert_allclose(own.encode(TEXTS), expected, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("cache_folder", "/tmp"), ("revision", "v2"), ("model_kwargs", {"dtype": "float16"}), ("backend", "openvino")],
+    )
+    def test_options_that_would_change_something_are_refused(self, folder: Path, option: str, value: object) -> None:
+        with pytest.raises(InvalidInput, match=option):
+            SentenceTransformer(folder, **{option: value})
+        with pytest.raises(DeviceUnavailable):
+            SentenceTransformer(folder).to("cuda")
+        with pytest.raises(InvalidInput, match="local_files_only"):
+            SentenceTransformer("all-MiniLM-L6-v2", local_files_only=True)
 
     @pytest.mark.parametrize("texts", [[1], [("a", "b")], [None]])
     def test_only_texts_are_encoded(self, model: SentenceTransformer, texts: list[object]) -> None:
@@ -224,6 +247,8 @@ class TestProperties:
         own = SentenceTransformer(folder, similarity_fn_name="cosine")
         np.testing.assert_allclose(own.similarity(a, b), [[0.8], [0]], rtol=1e-6)
         np.testing.assert_allclose(own.similarity_pairwise(a, a), [1, 1], rtol=1e-6)
+        own.similarity_fn_name = SimilarityFunction.DOT
+        assert own.similarity_fn_name == "dot"
         own.similarity_fn_name = "manhattan"
         assert own.similarity(a, b).tolist() == [[-4], [-6]]
         with pytest.raises(InvalidInput, match="similarity_fn_name"):

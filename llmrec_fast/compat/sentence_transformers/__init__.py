@@ -8,6 +8,7 @@ that are not finite. Not there: training, cross encoders, sparse encoders.
 
 from llmrec_fast.compat.sentence_transformers import util
 from llmrec_fast.compat.sentence_transformers.model import SentenceTransformer
+from llmrec_fast.compat.sentence_transformers.options import SimilarityFunction
 from llmrec_fast.compat.sentence_transformers.quantization import quantize_embeddings
 
-__all__ = ["SentenceTransformer", "quantize_embeddings", "util"]
+__all__ = ["SentenceTransformer", "SimilarityFunction", "quantize_embeddings", "util"]

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.arrays import as_count, as_texts
 from llmrec_fast.compat.sentence_transformers import similarity
+from llmrec_fast.compat.sentence_transformers.options import SimilarityFunction, check_options
 from llmrec_fast.compat.sentence_transformers.quantization import PRECISIONS, quantize_embeddings
 from llmrec_fast.compat.sentence_transformers.tensors import as_tensor
 from llmrec_fast.compat.sentence_transformers.text_vectors import TextVectors
@@ -47,6 +48,7 @@ class SentenceTransformer:
     default_prompt_name : the prompt of calls that name none. Default: what the model's files say.
     similarity_fn_name : "cosine", "dot", "euclidean" or "manhattan". Default: what the model's files say, else cosine.
     truncate_dim : keep so many columns. Default: all.
+    options : sentence-transformers' other keywords, where they change nothing here: see `options`.
 
     Raises
     ------
@@ -61,10 +63,12 @@ class SentenceTransformer:
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
-        similarity_fn_name: str | None = None,
+        similarity_fn_name: str | SimilarityFunction | None = None,
         truncate_dim: int | None = None,
+        **options: Any,
     ) -> None:
         _check_device(device)
+        check_options(options, model_name_or_path)
         self._texts = TextVectors(model_name_or_path)
         known = self._texts.files.prompts
         usual = Prompts(dict.fromkeys(_USUAL_PROMPTS, "") | dict(known.texts), known.default)
@@ -94,10 +98,20 @@ class SentenceTransformer:
         return self._similarity_fn_name
 
     @similarity_fn_name.setter
-    def similarity_fn_name(self, value: str) -> None:
+    def similarity_fn_name(self, value: str | SimilarityFunction) -> None:
+        value = value.value if isinstance(value, SimilarityFunction) else value
         if value not in _SIMILARITIES:
             raise InvalidInput(f"similarity_fn_name must be one of {', '.join(_SIMILARITIES)}; got {value!r}")
         self._similarity_fn_name = value
+
+    def to(self, device: str) -> Self:
+        """This model, if the device is the CPU, where it is."""
+        _check_device(device)
+        return self
+
+    def eval(self) -> Self:
+        """This model, which does not train anyway."""
+        return self
 
     def get_max_seq_length(self) -> int:
         """`max_seq_length`."""
