@@ -7,7 +7,8 @@ import numpy as np
 from llmrec_fast.arrays import BoolArray, Float32Array, Int64Array, writable_view
 from llmrec_fast.compat.few_rows import FewRows, are_few
 from llmrec_fast.kernels.codes import ScanSegment, allowed_bits, panels_of
-from llmrec_fast.kernels.cpu.normalize import divide_by_norms
+from llmrec_fast.kernels.cpu.normalize import divide_by_norms, squared_norm
+from llmrec_fast.kernels.jit import jit
 from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 from llmrec_fast.retrieval import Index
 from llmrec_fast.retrieval.result import Metric, SearchResult
@@ -19,6 +20,8 @@ _WORTH_ENCODING = 1024
 # Of few rows so many are scored a query; if that makes more than there are, all may as well be normalised first.
 _SCORED_A_QUERY = 60
 _VALUES_WORTH_A_THREAD = 200_000
+_SCALINGS_WORTH_A_THREAD = 1 << 19
+_LARGEST_FACTOR = 1e38
 
 
 def unit_rows(rows: Float32Array) -> Float32Array:
@@ -31,6 +34,28 @@ def unit_rows(rows: Float32Array) -> Float32Array:
     pieces = split_range(len(rows), rows.size // _VALUES_WORTH_A_THREAD)
     run_parallel(divide_by_norms, [(source[start:stop], result[start:stop]) for start, stop in pieces], get_threads())
     return result
+
+
+def scale_to_one(rows: Float32Array) -> None:
+    """Scale rows to length 1 in place, by factors rounded to float32: faster than `unit_rows`, and a rounding less exact."""
+    pieces = split_range(len(rows), max(1, rows.size // _SCALINGS_WORTH_A_THREAD))
+    run_parallel(_scale, [(rows[start:stop],) for start, stop in pieces], get_threads())
+
+
+@jit()
+def _scale(rows):  # type: ignore[no-untyped-def]
+    for row in range(len(rows)):
+        square = squared_norm(rows[row])  # type: ignore[no-untyped-call]
+        if square > 0.0:
+            # the reciprocal of the smallest norms would overflow float32
+            scale = 1.0 / np.sqrt(square)
+            if scale < _LARGEST_FACTOR:
+                factor = np.float32(scale)
+                for column in range(rows.shape[1]):
+                    rows[row, column] *= factor
+            else:
+                for column in range(rows.shape[1]):
+                    rows[row, column] = np.float32(np.float64(rows[row, column]) * scale)
 
 
 class FewRowsIndex:

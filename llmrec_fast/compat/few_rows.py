@@ -156,6 +156,7 @@ def _search(rows, squares, largest, bias, allowed, queries, euclidean, cosine, s
             slack = _slack(rows.shape[1], np.sqrt(square) * largest)
             # float64 sums of squares are off by far less than this
             loose = 1e-12 * (square + largest * largest)
+            own = j if len(allowed) > 1 else 0
             size, worst = 0, -np.inf
             for row in range(len(rows)):
                 best = np.float64(products[j - first, row]) + slack
@@ -165,7 +166,7 @@ def _search(rows, squares, largest, bias, allowed, queries, euclidean, cosine, s
                     # by the row's own norm; rounding a unit row to float32 moves its product by less than the constant
                     norm = np.sqrt(squares[row])
                     best = (best - slack + _slack(rows.shape[1], norm)) / norm + 1e-6 if norm > 0.0 else 0.0
-                if best < worst or (masked and not allowed[j % len(allowed), row]):
+                if best < worst or (masked and not allowed[own, row]):
                     continue
                 if cosine:
                     divide_by_norms(rows[row : row + 1], unit)

@@ -14,10 +14,13 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import BoolArray, Float32Array, Float64Array, Int64Array, writable_view
 from llmrec_fast.compat.few_rows import FewRows
+from llmrec_fast.retrieval import Index
 
 Judge = Callable[[Float64Array], BoolArray]
 
 BLOCK_ROWS = 4096
+# rows that an index is asked for at first; and how many rows there are for one that is asked for at last
+_FIRST_NEAREST, _LEAST_ROWS_A_MATCH = 32, 16
 _BLOCK_QUERIES = 256
 _EXACT_VALUES = 1 << 20  # float64 values of one gather: 8 MiB
 
@@ -57,6 +60,43 @@ def few_within(
     if not passed.all():
         query, positions, scores = query[passed], positions[passed], scores[passed]
     return Matches(np.searchsorted(query, np.arange(len(queries) + 1)), positions, scores)
+
+
+def indexed_within(
+    index: Index,
+    queries: Float32Array,
+    blocks: Callable[[], Iterable[tuple[Int64Array, Float32Array]]],
+    threshold: float,
+    judge: Judge,
+    *,
+    euclidean: bool,
+    allowed: BoolArray | None = None,
+) -> Matches:
+    """As `rows_within`, of rows that are in an index too: few matches are found by it, without a pass over all rows.
+
+    The index is asked for more and more rows until the last one fails; queries with more matches than are worth that get the
+    full pass over what `blocks` gives. Positions are ids of the index, which rise with the positions of `blocks`.
+    """
+
+    def passes(scores: Float64Array) -> BoolArray:
+        return judge(np.square(scores) if euclidean else scores)
+
+    found: list[tuple[Int64Array, Int64Array, Float64Array]] = []
+    left, k = np.arange(len(queries)), _FIRST_NEAREST
+    while len(left) and k <= len(index) // _LEAST_ROWS_A_MATCH:
+        result = index.search(queries[left], k, allow=allowed)
+        passed = passes(result.scores) & (result.ids >= 0)
+        done = ~passed[:, -1]
+        query, place = np.nonzero(passed & done[:, None])
+        order = np.lexsort((result.ids[query, place], query))
+        query, place = query[order], place[order]
+        scores = result.scores[query, place]
+        found.append((left[query], result.ids[query, place], np.square(scores) if euclidean else scores))
+        left, k = left[~done], k * 8
+    if len(left):
+        rest = rows_within(queries[left], blocks(), threshold, judge, euclidean=euclidean)
+        found.append((np.repeat(left, np.diff(rest.indptr)), rest.positions, rest.scores))
+    return _collect(found, len(queries))
 
 
 def rows_within(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Float64Array, Int64Array, as_count, as_int64
+from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array, as_count, as_int64
 from llmrec_fast.compat.exact_search import FewRowsIndex
 from llmrec_fast.compat.faiss.copying import CopiesRows
 from llmrec_fast.compat.faiss.metrics import (
@@ -24,10 +24,11 @@ from llmrec_fast.compat.faiss.metrics import (
     read_k,
     read_vectors,
 )
+from llmrec_fast.compat.faiss.range_search import find_in_range
 from llmrec_fast.compat.faiss.selectors import IDSelector, SearchParameters, as_selector, selected
 from llmrec_fast.compat.faiss.vectors import Vector
 from llmrec_fast.compat.few_rows import are_few
-from llmrec_fast.compat.ranges import BLOCK_ROWS, few_within, rows_within
+from llmrec_fast.compat.ranges import BLOCK_ROWS
 from llmrec_fast.retrieval import Index as ExactIndex
 
 # removed rows are still scanned: past this share of what is left, rewriting the index pays
@@ -207,25 +208,7 @@ class IndexFlat(CopiesRows):
         self, x: ArrayLike, thresh: float, allowed: BoolArray | None
     ) -> tuple[Any, Float32Array, Int64Array]:
         """`range_search` with the allowed labels as a boolean mask over all of them."""
-        queries = read_vectors(x, self.d)
-        bound = np.float32(thresh)
-        if np.isnan(bound):
-            raise FaissError("thresh must be a number; got NaN")
-        euclidean = self.metric_type == METRIC_L2
-
-        def judge(scores: Float64Array) -> BoolArray:
-            rounded = scores.astype(np.float32)
-            return rounded < bound if euclidean else rounded > bound
-
-        # a score within half a float32 step of the bound may round to either side of it
-        loose = float(np.nextafter(bound, np.float32(np.inf if euclidean else -np.inf)))
-        few = self._few_rows()
-        if few is not None:
-            found = few_within(queries, few.few, loose, judge, euclidean=euclidean, allowed=allowed)
-        else:
-            labels = self._all_labels() if allowed is None else np.flatnonzero(allowed)
-            found = rows_within(queries, self._blocks(labels), loose, judge, euclidean=euclidean)
-        return found.indptr.astype(np.uint64), found.scores.astype(np.float32), found.positions
+        return find_in_range(self, read_vectors(x, self.d), thresh, allowed)
 
     def reconstruct(self, key: int, x: Float32Array | None = None) -> Float32Array:
         """The row with a label, (d,)."""
@@ -271,10 +254,12 @@ class IndexFlat(CopiesRows):
         few = self._few_rows()
         return self._index.vectors(self._serials_of(labels)) if few is None else few.few.rows[labels]
 
-    def _blocks(self, labels: Int64Array) -> Iterable[tuple[Int64Array, Float32Array]]:
+    def _blocks(self, allowed: BoolArray | None) -> Iterable[tuple[Int64Array, Float32Array]]:
+        """(serials, rows) of the allowed labels, block by block."""
+        labels = self._all_labels() if allowed is None else np.flatnonzero(allowed)
         for start in range(0, len(labels), BLOCK_ROWS):
-            piece = labels[start : start + BLOCK_ROWS]
-            yield piece, self._rows(piece)
+            serials = self._serials_of(labels[start : start + BLOCK_ROWS])
+            yield serials, self._index.vectors(serials)
 
     def _serials_of(self, labels: Int64Array) -> Int64Array:
         return labels if self._serials is None else self._serials[labels]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec_fast.arrays import ArrayLike, Float32Array, Int64Array
-from llmrec_fast.compat.exact_search import best_rows
+from llmrec_fast.compat.exact_search import best_rows, scale_to_one
 from llmrec_fast.compat.faiss.flat import IndexFlat
 from llmrec_fast.compat.faiss.id_map import IndexIDMap, IndexIDMap2
 from llmrec_fast.compat.faiss.metrics import (
@@ -16,11 +16,7 @@ from llmrec_fast.compat.faiss.metrics import (
     read_k,
     read_vectors,
 )
-from llmrec_fast.kernels.cpu.normalize import squared_norm
-from llmrec_fast.kernels.jit import jit
-from llmrec_fast.kernels.threads import get_threads, run_parallel, set_threads, split_range
-
-_VALUES_WORTH_A_THREAD = 1 << 19
+from llmrec_fast.kernels.threads import get_threads, set_threads
 
 
 def index_factory(d: int, description: str, metric: int = METRIC_L2) -> IndexFlat | IndexIDMap:
@@ -52,18 +48,7 @@ def normalize_L2(x: Float32Array) -> None:
     """Scale the rows of `x` to length 1, in place; zero rows stay zero."""
     if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.ndim != 2 or not x.flags.c_contiguous:
         raise FaissError("x must be a C-contiguous two-dimensional float32 array: it is changed in place")
-    pieces = split_range(len(x), max(1, x.size // _VALUES_WORTH_A_THREAD))
-    run_parallel(_normalize_rows, [(x[start:stop],) for start, stop in pieces], get_threads())
-
-
-@jit()
-def _normalize_rows(rows):  # type: ignore[no-untyped-def]
-    for row in range(len(rows)):
-        square = squared_norm(rows[row])  # type: ignore[no-untyped-call]
-        if square > 0.0:
-            scale = np.float32(1.0 / np.sqrt(square))
-            for column in range(rows.shape[1]):
-                rows[row, column] *= scale
+    scale_to_one(x)
 
 
 def omp_set_num_threads(threads: int) -> None:

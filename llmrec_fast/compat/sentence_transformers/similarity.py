@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, writable_view
-from llmrec_fast.compat.exact_search import unit_rows
+from llmrec_fast.compat.exact_search import scale_to_one
 from llmrec_fast.compat.sentence_transformers.tensors import as_array, as_pair, as_tensor, is_tensor
 from llmrec_fast.errors import InvalidInput
 from llmrec_fast.kernels.jit import jit
@@ -22,7 +22,7 @@ _DIFFERENCES_WORTH_A_THREAD = 1 << 19
 def cos_sim(a: Any, b: Any) -> Any:
     """Cosine of every row of `a` (n, d) with every row of `b` (m, d): an (n, m) float32 tensor. Zero rows give 0."""
     left, right = as_pair(a, b)
-    return as_tensor(unit_rows(left) @ unit_rows(right).T)
+    return as_tensor(_scaled(left) @ _scaled(right).T)
 
 
 def pytorch_cos_sim(a: Any, b: Any) -> Any:
@@ -39,19 +39,25 @@ def dot_score(a: Any, b: Any) -> Any:
 def euclidean_sim(a: Any, b: Any) -> Any:
     """Minus the Euclidean distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
     left, right = as_pair(a, b)
-    return as_tensor(_minus_distances(left, right, manhattan=False))
+    wide, other = left.astype(np.float64), right.astype(np.float64)
+    squares, others = np.einsum("ij,ij->i", wide, wide), np.einsum("ij,ij->i", other, other)
+    apart = squares[:, None] + others - 2 * (wide @ other.T)
+    # float64 leaves no digit of these that float32 would keep
+    near = np.nonzero(apart < 1e-6 * (squares[:, None] + others))
+    apart[near] = np.square(wide[near[0]] - other[near[1]]).sum(axis=1)
+    return as_tensor(-np.sqrt(apart).astype(np.float32))
 
 
 def manhattan_sim(a: Any, b: Any) -> Any:
     """Minus the Manhattan distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
     left, right = as_pair(a, b)
-    return as_tensor(_minus_distances(left, right, manhattan=True))
+    return as_tensor(_minus_distances(left, right))
 
 
 def pairwise_cos_sim(a: Any, b: Any) -> Any:
     """Cosine of row i of `a` with row i of `b`: an (n,) float32 tensor."""
     left, right = _as_rows_of_pairs(a, b)
-    return as_tensor(np.einsum("ij,ij->i", unit_rows(left), unit_rows(right)))
+    return as_tensor(np.einsum("ij,ij->i", _scaled(left), _scaled(right)))
 
 
 def pairwise_dot_score(a: Any, b: Any) -> Any:
@@ -74,7 +80,7 @@ def pairwise_manhattan_sim(a: Any, b: Any) -> Any:
 def normalize_embeddings(embeddings: Any) -> Any:
     """`embeddings` (n, d) or (d,) with rows of length 1; a tensor gives a tensor, an array an array. Zero rows stay zero."""
     array = np.ascontiguousarray(as_array(embeddings), np.float32)
-    rows = unit_rows(array.reshape(-1, array.shape[-1])).reshape(array.shape)
+    rows = _scaled(array.reshape(-1, array.shape[-1])).reshape(array.shape)
     return as_tensor(rows) if is_tensor(embeddings) else rows
 
 
@@ -83,27 +89,27 @@ def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
     return embeddings[..., :truncate_dim]
 
 
-def _minus_distances(left: Float32Array, right: Float32Array, *, manhattan: bool) -> Float32Array:
+def _scaled(rows: Float32Array) -> Float32Array:
+    result = rows.copy()
+    scale_to_one(result)
+    return result
+
+
+def _minus_distances(left: Float32Array, right: Float32Array) -> Float32Array:
     result = np.empty((len(left), len(right)), np.float32)
-    shared = writable_view(left), writable_view(right), manhattan, result
+    shared = writable_view(left), writable_view(right), result
     pieces = split_range(len(left), max(1, len(left) * right.size // _DIFFERENCES_WORTH_A_THREAD))
     run_parallel(_measure, [(*shared, start, stop) for start, stop in pieces], get_threads())
     return result
 
 
 @jit(fastmath={"reassoc"})
-def _measure(left, right, manhattan, result, start, stop):  # type: ignore[no-untyped-def]
+def _measure(left, right, result, start, stop):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         for j in range(len(right)):
             total = 0.0
-            if manhattan:
-                for column in range(left.shape[1]):
-                    total += abs(np.float64(left[i, column]) - np.float64(right[j, column]))
-            else:
-                for column in range(left.shape[1]):
-                    difference = np.float64(left[i, column]) - np.float64(right[j, column])
-                    total += difference * difference
-                total = np.sqrt(total)
+            for column in range(left.shape[1]):
+                total += abs(np.float64(left[i, column]) - np.float64(right[j, column]))
             result[i, j] = -total
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from llmrec_fast.arrays import Float32Array, as_matrix
+from llmrec_fast.arrays import Float32Array, as_matrix, check_finite, writable_view
 from llmrec_fast.errors import InvalidInput, MissingDependency
+from llmrec_fast.kernels.cpu.normalize import all_finite
 
 
 def as_tensor(array: Any) -> Any:
@@ -50,7 +51,10 @@ def as_two_dimensions(values: Any) -> Any:
 
 def as_rows(values: Any, name: str) -> Float32Array:
     """`values` as (n, d) float32; a single vector is one row. Raises `InvalidInput` as `as_matrix` does."""
-    return as_matrix(as_two_dimensions(values), name)
+    rows = as_matrix(as_two_dimensions(values), name, finite=False)
+    if not all_finite(writable_view(rows)):
+        check_finite(rows, name)
+    return rows
 
 
 def as_pair(a: Any, b: Any, names: Sequence[str] = ("a", "b")) -> tuple[Float32Array, Float32Array]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Float64Array, Int64Array, as_count
 from llmrec_fast.compat.exact_search import FewRowsIndex, index_of, unit_rows
-from llmrec_fast.compat.ranges import blocks_of, few_within, rows_within
+from llmrec_fast.compat.ranges import blocks_of, few_within, indexed_within
 from llmrec_fast.compat.sklearn.distances import metric_of, pair_distances, scaled
 from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.kernels.threads import available_cores
@@ -58,7 +59,9 @@ class NeighborsBase(BaseEstimator):
         self.n_samples_fit_ = len(rows)
         # distances between float64 rows far from the origin would drown in float32; moving the origin moves no distance
         self._center = rows.mean(axis=0) if metric == "euclidean" and rows.dtype == np.float64 else None
-        self._index = index_of(self._as_float32(rows), metric, threads)
+        narrow = self._as_float32(rows)
+        self._longest_row = _longest(narrow) if metric == "euclidean" else 1.0
+        self._index = index_of(narrow, metric, threads)
 
     def kneighbors(
         self, X: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -170,19 +173,26 @@ class NeighborsBase(BaseEstimator):
 
     def _within(self, queries: npt.NDArray[Any], limit: float) -> tuple[Int64Array, Int64Array, Float64Array]:
         """(query, row, exact distance) of all pairs whose distance may be at most `limit`, in order."""
-        left, right = self._as_float32(queries), self._as_float32(self._fit_X)
+        left, index = self._as_float32(queries), self._searchable()
         euclidean = self.effective_metric_ == "euclidean"
         if euclidean:
-            longest = max(_longest(left), _longest(right))
+            longest = max(_longest(left), self._longest_row)
             threshold = (limit + 2 * _ROUNDING * longest) ** 2
         else:
-            left, right = unit_rows(left), unit_rows(right)
+            left = unit_rows(left)
             threshold = 1 - limit - 4 * _ROUNDING
-        index = self._searchable()
+
+        def judge(scores: Float64Array) -> BoolArray:
+            return scores <= threshold if euclidean else scores >= threshold
+
+        def blocks() -> Iterable[tuple[Int64Array, Float32Array]]:
+            rows = self._as_float32(self._fit_X)
+            return blocks_of(rows if euclidean else unit_rows(rows))
+
         if isinstance(index, FewRowsIndex):
-            found = few_within(left, index.few, threshold, _all_of, euclidean=euclidean)
+            found = few_within(left, index.few, threshold, judge, euclidean=euclidean)
         else:
-            found = rows_within(left, blocks_of(right), threshold, _all_of, euclidean=euclidean)
+            found = indexed_within(index, left, blocks, threshold, judge, euclidean=euclidean)
         at_query = np.repeat(np.arange(len(queries)), np.diff(found.indptr))
         exact = pair_distances(queries, self._fit_X, at_query, found.positions, self.effective_metric_)
         return at_query, found.positions, exact
@@ -199,10 +209,6 @@ class NeighborsBase(BaseEstimator):
         if "_index" in state:
             state["_index"] = None  # built again when it is needed: the rows are there
         return state
-
-
-def _all_of(scores: Float64Array) -> BoolArray:
-    return np.ones(len(scores), bool)
 
 
 def _longest(rows: Float32Array) -> float:
