@@ -50,7 +50,8 @@ class Encoder:
         the weights, a scale and a zero point a row of activations. With all-MiniLM-L6-v2 and 2,000 short texts, against
         float32: mean cosine .9990, least .9971, 96% of the ten nearest neighbours the same, where weights have 8 bits (x86 with
         AVX-512 VNNI, and every processor without AVX2); .9975, .9932 and 94% where they have 7 bits (x86 with AVX2 and no
-        AVX-512 VNNI).
+        AVX-512 VNNI). Decoders are rotated first, so that outliers do not cost more: SmolLM2-135M keeps .9979, .9824 and 88% of
+        400 short texts with 7 bits.
         Vectors made on processors of the two kinds differ by as much: keep one index to one kind. A `VectorCache` does.
     pooling : "mean", "max", "first" (or "cls"), "last" (or "lasttoken"), "weighted_mean" (the token at position t weighs t) or
         "mean_sqrt_len" (the sum over the root of the number of tokens); None: what the model says, else mean.

@@ -12,6 +12,7 @@ from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.graph_builder import Graph
 from llmrec_fast.encoding.modernbert import build_modernbert_graph, read_modernbert
 from llmrec_fast.encoding.packed import Parameters
+from llmrec_fast.encoding.spread_parameters import SpreadParameters
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput
 
@@ -41,10 +42,10 @@ def build_model_graph(config: Mapping[str, Any], weights: WeightFiles) -> Graph:
 
 
 def gated_parameters(config: Mapping[str, Any], weights: Parameters) -> GatedParameters:
-    """The parameters of a ModernBERT or a decoder model, for the package's kernels.
+    """The parameters of a ModernBERT or a decoder model, for the package's kernels; a decoder's without outliers.
 
     Raises `InvalidInput` for what is not supported of these families; methods of the result raise `CorruptFile`.
     """
     if config.get("model_type") == "modernbert":
         return ModernBertParameters(read_modernbert(config, weights.names()), weights)
-    return DecoderParameters(read_decoder(config, weights.names()), weights)
+    return SpreadParameters(DecoderParameters(read_decoder(config, weights.names()), weights))

@@ -35,6 +35,7 @@ class GatedShape:
     reaches : (layers,) how far before and behind itself a token attends.
     rotations : the rotary positions of the layers, each once.
     tables : (layers,) which of the rotations a layer uses.
+    spread_block : what `spread_blocks` takes of the rows that a gate lets through; 0: they go on as they are.
     """
 
     layers: int
@@ -52,6 +53,7 @@ class GatedShape:
     reaches: tuple[tuple[int, int], ...]
     rotations: tuple[Rotation, ...]
     tables: tuple[int, ...]
+    spread_block: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ class GatedParameters(Protocol):
     def final_norm(self) -> Pair:
         """The norm after the last layer."""
 
+    def final_linear(self) -> Pair | None:
+        """A (hidden, hidden) linear layer after that norm, if there is one."""
+
 
 class _Files:
     """Reads below a prefix."""
@@ -109,6 +114,9 @@ class _Files:
     def _norm(self, place: str, columns: int, *, bias: bool = False) -> Pair:
         shift = self._read(f"{place}.bias", columns) if bias else np.zeros(columns, np.float32)
         return self._read(f"{place}.weight", columns), shift
+
+    def final_linear(self) -> None:
+        """See `GatedParameters`."""
 
 
 class ModernBertParameters(_Files):

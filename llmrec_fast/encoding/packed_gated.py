@@ -6,10 +6,11 @@ activations. Attention, norms, gates and rotations stay in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.gated_parameters import GatedLayer, GatedParameters, Pair
@@ -20,6 +21,7 @@ from llmrec_fast.encoding.tokens import Int32Array
 if TYPE_CHECKING:
     from llmrec_fast.kernels.cpu.gated_transformer import GatedLayers
     from llmrec_fast.kernels.cpu.scratch import Scratch
+    from llmrec_fast.kernels.cpu.transformer import Linear
 
 _LINEARS = ("projections", "attention_output", "gate_up", "down")
 _NORMS = ("attention_norm", "feed_forward_norm")
@@ -49,7 +51,9 @@ class PackedGatedModel:
         self._layers = _pack_layers(parameters, quantise=quantise)
         tables = [rotation.tables(shape.max_length, shape.head_width) for rotation in shape.rotations]
         self._rotary = Rotary(*(np.stack(part) for part in zip(*tables, strict=True)))
-        self._sizes = GatedSizes(shape.heads, shape.key_value_heads, shape.head_width, shape.intermediate)
+        self._sizes = GatedSizes(
+            shape.heads, shape.key_value_heads, shape.head_width, shape.intermediate, shape.spread_block
+        )
         self.hidden = shape.hidden
         self.max_length = shape.max_length
 
@@ -91,10 +95,10 @@ class PackedGatedModel:
 
 def _pack_layers(parameters: GatedParameters, *, quantise: bool) -> GatedLayers:
     from llmrec_fast.kernels.cpu.gated_transformer import GatedLayers
-    from llmrec_fast.kernels.cpu.transformer import Linear, Norm
+    from llmrec_fast.kernels.cpu.transformer import Norm
 
     shape = parameters.shape
-    packed: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in _LINEARS}
+    packed: dict[str, list[dict[str, npt.NDArray[Any]]]] = {name: [] for name in _LINEARS}
     norms: dict[str, list[Pair]] = {name: [] for name in _NORMS}
     head_norms: list[Float32Array] = []
     for number in range(shape.layers):
@@ -107,9 +111,7 @@ def _pack_layers(parameters: GatedParameters, *, quantise: bool) -> GatedLayers:
             head_norms.append(layer.head_norm)
 
     def linear(name: str) -> Linear:
-        entries = packed.pop(name)
-        parts = {part: np.stack([entry[part] for entry in entries]) for part in entries[0]}
-        return Linear(parts["weights"], parts["bias"], parts.get("scales"), parts.get("sums"))
+        return _stack(packed.pop(name))
 
     def norm(pairs: Sequence[Pair]) -> Norm:
         return Norm(*(np.stack(part) for part in zip(*pairs, strict=True)))
@@ -123,6 +125,20 @@ def _pack_layers(parameters: GatedParameters, *, quantise: bool) -> GatedLayers:
         linear("gate_up"),
         linear("down"),
         norm([parameters.final_norm()]),
+        _final(parameters),
         np.array(shape.reaches, np.int64),
         np.array(shape.tables, np.int64),
     )
+
+
+def _final(parameters: GatedParameters) -> Linear | None:
+    """In float32, whatever the layers are in: it is a small part of the work, and nothing after it evens its rounding out."""
+    linear = parameters.final_linear()
+    return None if linear is None else _stack([pack_linear(*linear, quantise=False)])
+
+
+def _stack(layers: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Linear:
+    from llmrec_fast.kernels.cpu.transformer import Linear
+
+    parts = {part: np.stack([layer[part] for layer in layers]) for part in layers[0]}
+    return Linear(parts["weights"], parts["bias"], parts.get("scales"), parts.get("sums"))

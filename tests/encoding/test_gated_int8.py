@@ -39,7 +39,11 @@ def many(count: int) -> list[str]:
     return [" ".join(rng.choice(WORDS, rng.integers(0, 30))) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("kind", "config"), VARIANTS)
+# how many of the columns within a decoder's gate are mixed at a time: 16, 32 and 64
+INNER = [("llama", {"intermediate_size": columns}) for columns in (48, 96, 192)]
+
+
+@pytest.mark.parametrize(("kind", "config"), [*VARIANTS, *INNER])
 def test_the_packed_kernels_equal_the_oracle_in_float32(tmp_path: Path, kind: str, config: dict) -> None:
     settings = gated_config(kind) | config
     model = packed_model(write_gated_model(tmp_path, kind, config=config), settings, quantise=False)
