@@ -21,13 +21,13 @@ from llmrec_fast.encoding.model_files import ModelFiles
 from llmrec_fast.encoding.packed import (
     PackedModel,
     float32_kernels,
-    packed_arrays,
     tokens_quick_alone,
     weight_bits,
 )
 from llmrec_fast.encoding.packed_gated import PackedGatedModel
 from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.pooling import Pooling
+from llmrec_fast.encoding.prepared import prepared_arrays
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
 from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
@@ -92,7 +92,7 @@ def _load_float32(files: ModelFiles, weights: WeightFiles, threads: int) -> Load
     single: Session | None = None
     if usable:
         architecture = read_architecture(files.config, weights.names())
-        single = PackedModel(architecture, packed_arrays(architecture, weights, quantise=False))
+        single = PackedModel(architecture, prepared_arrays(files.weights, architecture, weights, quantise=False))
         if threads == 1:
             return LoadedModel(single, single, "safetensors", architecture.max_length, engine)
         engine += "; ONNX Runtime where all threads work on one batch"
@@ -127,7 +127,8 @@ def _packed_int8(files: ModelFiles, weights: WeightFiles) -> tuple[Packed, int]:
         gated = PackedGatedModel(gated_parameters(files.config, weights), quantise=True)
         return gated, gated.max_length
     architecture = read_architecture(files.config, weights.names())
-    return PackedModel(architecture, packed_arrays(architecture, weights, quantise=True)), architecture.max_length
+    arrays = prepared_arrays(files.weights, architecture, weights, quantise=True)
+    return PackedModel(architecture, arrays), architecture.max_length
 
 
 class Inference:
