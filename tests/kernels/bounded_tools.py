@@ -59,7 +59,7 @@ def violations(isa: InstructionSet, segment: ScanSegment, queries: np.ndarray, c
             bounds = np.zeros(panels * padded * PANEL_ROWS, np.int16)
             best = np.zeros((panels, padded, 8), np.float32)
             scan = scan_one if tile_of(len(own)) == 1 else scan_tiles
-            scan(isa, codes.first, plan.first_stride, segment.allowed, spread, query_codes.offsets,
+            scan(isa, codes.first, plan.first_stride, group == 1, segment.allowed, spread, query_codes.offsets,
                  query_codes.first_weights, 0, panels, 0, bounds, best)  # fmt: skip
             largest = np.array([codes.largest_first, codes.largest_second, codes.largest_third])
             _count(isa, len(own), padded, bounds, query_codes.status, plan.first, plan.second, codes.second,

@@ -497,14 +497,21 @@ def trailing_zeros(typing_context: Any, value: Any) -> Any:
     return types.int32(types.int32), generate
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, offset: Any) -> Any:
-    """Ask for the cache line at a byte offset; any offset is harmless, and a processor may ignore it."""
+def _prefetcher(locality: int) -> Any:
+    @intrinsic
+    def ask(typing_context: Any, array: Any, offset: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            pointer = pointer_at(context, builder, signature.args[0], values[0], values[1], _I8)
+            read, keep, data = (ir.Constant(_I32, value) for value in (0, locality, 1))
+            call_by_name(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, read, keep, data])
+            return context.get_dummy_value()
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = pointer_at(context, builder, signature.args[0], values[0], values[1], _I8)
-        read, keep, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
-        call_by_name(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, read, keep, data])
-        return context.get_dummy_value()
+        return types.void(array, types.intp), generate
 
-    return types.void(array, types.intp), generate
+    return ask
+
+
+# Ask for the cache line at a byte offset; any offset is harmless, and a processor may ignore it.
+prefetch = _prefetcher(3)
+# The same for a line that is read once: it need not stay in the caches, where it would replace what is used again.
+prefetch_once = _prefetcher(0)

@@ -27,6 +27,7 @@ from llmrec_fast.kernels.cpu.intrinsics import (
     multiply_add_floats8,
     penalty_floats8,
     prefetch,
+    prefetch_once,
     scan_width,
     splat_floats8,
     splat_ints8,
@@ -108,6 +109,7 @@ def scan_one(
     isa: Any,
     codes: np.ndarray,
     stride: int,
+    once: bool,
     allowed: np.ndarray,
     spread: np.ndarray,
     offsets: np.ndarray,
@@ -128,7 +130,10 @@ def scan_one(
         for block in range(panel * 64, panel * 64 + 64):
             base = block * stride
             for line in range(0, stride, 64):
-                prefetch(codes, base + _AHEAD * stride + line)
+                if once:
+                    prefetch_once(codes, base + _AHEAD * stride + line)
+                else:
+                    prefetch(codes, base + _AHEAD * stride + line)
             total = start
             at = 0
             for group in range(base, base + groups * 32, 128):
@@ -162,6 +167,7 @@ def scan_tiles(
     isa: Any,
     codes: np.ndarray,
     stride: int,
+    once: bool,
     allowed: np.ndarray,
     spread: np.ndarray,
     offsets: np.ndarray,
@@ -177,6 +183,7 @@ def scan_tiles(
     Parameters
     ----------
     codes, stride : the first stage of a segment and its bytes a block.
+    once : whether the codes shall not stay in the caches, where they would replace what other steps use again.
     allowed : a bit a row; other rows get the least bound and no estimate.
     spread, offsets, weights : of the queries, see `spread_queries` and `QueryCodes`.
     first_panel, stop_panel : the panels to scan; `origin` is the panel that `bounds` and `best` begin with.
@@ -193,7 +200,10 @@ def scan_tiles(
         for block in range(panel * 64, panel * 64 + 64):
             base = block * stride
             for line in range(0, stride, 64):
-                prefetch(codes, base + _AHEAD * stride + line)
+                if once:
+                    prefetch_once(codes, base + _AHEAD * stride + line)
+                else:
+                    prefetch(codes, base + _AHEAD * stride + line)
             terms = base + groups * 32
             step, rounding = load_bfloats8(codes, terms), load_bfloats8(codes, terms + 16)
             tail, bias = load_bfloats8(codes, terms + 32), load_bfloats8(codes, terms + 48)
