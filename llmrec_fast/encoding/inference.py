@@ -16,7 +16,7 @@ import numpy as np
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.architectures import read_architecture
 from llmrec_fast.encoding.batching import pad_batch, plan_work
-from llmrec_fast.encoding.families import GRAPH_TYPES, build_model_graph, gated_parameters
+from llmrec_fast.encoding.families import GRAPH_TYPES, gated_parameters
 from llmrec_fast.encoding.model_files import ModelFiles
 from llmrec_fast.encoding.packed import (
     PackedModel,
@@ -27,7 +27,7 @@ from llmrec_fast.encoding.packed import (
 from llmrec_fast.encoding.packed_gated import PackedGatedModel
 from llmrec_fast.encoding.plain_graph import Precision
 from llmrec_fast.encoding.pooling import Pooling
-from llmrec_fast.encoding.prepared import prepared_arrays
+from llmrec_fast.encoding.prepared import prepared_arrays, prepared_graph
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
 from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.encoding.weights import WeightFiles
@@ -96,7 +96,7 @@ def _load_float32(files: ModelFiles, weights: WeightFiles, threads: int) -> Load
         if threads == 1:
             return LoadedModel(single, single, "safetensors", architecture.max_length, engine)
         engine += "; ONNX Runtime where all threads work on one batch"
-    graph = build_model_graph(files.config, weights)
+    graph = prepared_graph(files.weights, files.config, weights)
     joint = GraphSession(graph, threads)
     if single is None:
         single = joint if threads == 1 else GraphSession(graph, 1)

@@ -1,9 +1,12 @@
-"""Weights in the form that the package's kernels take, kept on disk: a later process maps a file where the first one packed.
+"""What loading a model prepares, kept on disk: weights packed for the package's kernels, graphs built for ONNX Runtime.
 
-Processes that load the same model share the file's pages. A file is known by where the weights lie, their sizes and times of
-change (reading them for a digest would take as long as packing them), by the precision and the instruction set; and it says
-for which architecture, package and packing code it was written, so that a stale one is told apart and replaced. Weights that
-are overwritten with as many bytes and the same time of change are not noticed.
+A later process maps a file where the first one packed or built, and shares the file's pages with others. A file is known by
+where the weights lie, their sizes and times of change (reading them for a digest would take as long as packing them), by what
+it holds and the instruction set; and it says for which architecture, package and code it was written, so that a stale one is
+told apart and replaced. Weights that are overwritten with as many bytes and the same time of change are not noticed.
+
+Graphs are kept as they are built, fused already, before ONNX Runtime's own optimisation: that takes no time that can be
+measured, and depends on its version.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ import mmap
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +30,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast import __version__
-from llmrec_fast.encoding import packed, relative_positions, weights
 from llmrec_fast.encoding.architectures import Architecture
+from llmrec_fast.encoding.families import build_model_graph
+from llmrec_fast.encoding.graph_builder import Graph
 from llmrec_fast.encoding.packed import Parameters, packed_arrays
+from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.fetch import cache_folder
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -38,34 +44,35 @@ LEAST_BYTES = 16 << 20
 LARGEST_FOLDER = 4 << 30
 _MAGIC = b"llmrec_fast prepared weights 1\n"
 _ALIGNMENT = 64
+_PARAMETER = "parameter "
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PreparedKey:
-    """All that prepared weights depend on.
+    """All that a file depends on.
 
     Attributes
     ----------
     place : digest of the weights files' paths.
     weights : digest of their sizes and times of change.
-    architecture : digest of the architecture.
-    code : the package's version and a digest of the code that packs.
-    precision : "float32" or "int8".
-    instructions : the instruction set that the kernels run.
+    architecture : digest of the architecture or of the model's configuration.
+    code : the package's version and a digest of the code that packs and builds.
+    kind : "float32" or "int8" weights, or "graph".
+    instructions : the instruction set that the kernels run; "any" for a graph.
     """
 
     place: str
     weights: str
     architecture: str
     code: str
-    precision: str
+    kind: str
     instructions: str
 
     @property
     def path(self) -> Path:
-        """Where they lie: one file for each model, precision and instruction set, so that stale ones do not pile up."""
-        return cache_folder() / "prepared" / f"{self.place[:16]}-{self.precision}-{self.instructions}.weights"
+        """Where they lie: one file for each model, kind and instruction set, so that stale ones do not pile up."""
+        return cache_folder() / "prepared" / f"{self.place[:16]}-{self.kind}-{self.instructions}.weights"
 
 
 def prepared_arrays(
@@ -76,20 +83,44 @@ def prepared_arrays(
     The arrays may be written to; neither the file nor other processes see that. What goes wrong with the file costs the time
     to pack, never the caller: a `RuntimeWarning` says so.
     """
-    if sum(path.stat().st_size for path in files) < LEAST_BYTES:
+    from llmrec_fast.kernels.cpu.intrinsics import instruction_set
+
+    def prepare() -> Arrays:
         return packed_arrays(architecture, parameters, quantise=quantise)
-    key = _make_key(files, architecture, quantise)
+
+    kind = "int8" if quantise else "float32"
+    return _kept(files, repr(architecture), kind, str(instruction_set().dtype), prepare)
+
+
+def prepared_graph(files: Sequence[Path], config: Mapping[str, Any], parameters: WeightFiles) -> Graph:
+    """`build_model_graph(config, parameters)` of the weights `files`, kept and mapped as in `prepared_arrays`."""
+
+    def prepare() -> Arrays:
+        graph = build_model_graph(config, parameters)
+        sizes = np.array([graph.hidden, graph.max_length, graph.vocabulary], np.int64)
+        named = {_PARAMETER + name: array for name, array in graph.parameters.items()}
+        return {"model": np.frombuffer(graph.model, np.uint8), "sizes": sizes, **named}
+
+    arrays = _kept(files, json.dumps(config, sort_keys=True, default=str), "graph", "any", prepare)
+    named = {name.removeprefix(_PARAMETER): array for name, array in arrays.items() if name.startswith(_PARAMETER)}
+    return Graph(arrays["model"].tobytes(), named, *arrays["sizes"].tolist())
+
+
+def _kept(files: Sequence[Path], model: str, kind: str, instructions: str, prepare: Callable[[], Arrays]) -> Arrays:
+    if sum(path.stat().st_size for path in files) < LEAST_BYTES:
+        return prepare()
+    key = _make_key(files, model, kind, instructions)
     try:
         return _read(key)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except _Stale as error:
-        _log.info("%s %s: the weights are prepared anew", key.path, error)
+        _log.info("%s %s: it is prepared anew", key.path, error)
     except OSError as error:
-        _warn(f"{key.path} cannot be read ({error}): the weights are prepared anew")
+        _warn(f"{key.path} cannot be read ({error}): it is prepared anew")
     except ValueError as error:
-        _warn(f"{key.path} is damaged ({error}): the weights are prepared anew")
-    arrays = packed_arrays(architecture, parameters, quantise=quantise)
+        _warn(f"{key.path} is damaged ({error}): it is prepared anew")
+    arrays = prepare()
     try:
         _write(key, arrays)
         _shrink(key.path)
@@ -102,22 +133,25 @@ class _Stale(Exception):
     """The file was written for something else."""
 
 
-def _make_key(files: Sequence[Path], architecture: Architecture, quantise: bool) -> PreparedKey:
-    from llmrec_fast.kernels.cpu import tiles, transformer
-    from llmrec_fast.kernels.cpu.intrinsics import instruction_set
-
+def _make_key(files: Sequence[Path], model: str, kind: str, instructions: str) -> PreparedKey:
     paths = [path.resolve() for path in files]
     states = [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in paths)]
-    sources = [Path(str(module.__file__)) for module in (packed, relative_positions, weights, tiles, transformer)]
-    code = b"".join(source.read_bytes() for source in sources if source.exists())
     return PreparedKey(
         _digest(repr([str(path) for path in paths]).encode()),
         _digest(repr(states).encode()),
-        _digest(repr(architecture).encode()),
-        f"{__version__} {_digest(code)}",
-        "int8" if quantise else "float32",
-        str(instruction_set().dtype),
+        _digest(model.encode()),
+        f"{__version__} {_code()}",
+        kind,
+        instructions,
     )
+
+
+@cache
+def _code() -> str:
+    """Digest of the source of everything that packs or builds; where a package holds no source, its version has to do."""
+    package = Path(__file__).parents[1]
+    sources = [*sorted((package / "encoding").glob("*.py")), *sorted((package / "kernels" / "cpu").glob("t*.py"))]
+    return _digest(b"".join(source.read_bytes() for source in sources))
 
 
 def _read(key: PreparedKey) -> Arrays:
@@ -214,4 +248,4 @@ def _digest(content: bytes) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=5)

@@ -7,16 +7,21 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from llmrec_fast.arrays import Float32Array
 from llmrec_fast.encoding import Encoder, prepared
+from llmrec_fast.encoding.families import build_model_graph
+from llmrec_fast.encoding.graph_builder import Graph
 from llmrec_fast.encoding.packed import packed_arrays
-from tests.encoding.tiny_models import write_model
+from llmrec_fast.encoding.weights import WeightFiles
+from llmrec_fast.kernels.cpu.intrinsics import instruction_set
+from tests.encoding.tiny_models import KINDS, write_model
 
 TEXTS = ["a man is eating food", "the movie about space"]
 PRECISIONS = ("float32", "int8")
@@ -74,6 +79,27 @@ def test_the_precisions_lie_side_by_side(model: Path, folder: Path, packings: li
     assert len(list(folder.iterdir())) == 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_graph_is_built_once(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, packings: list[bool], kind: str
+) -> None:
+    model, built = write_model(tmp_path / kind, kind), []
+
+    def build(config: Mapping[str, Any], weights: WeightFiles) -> Graph:
+        built.append(kind)
+        return build_model_graph(config, weights)
+
+    monkeypatch.setattr(prepared, "build_model_graph", build)
+    first = Encoder(model, threads=2).encode(TEXTS)
+    np.testing.assert_array_equal(Encoder(model, threads=2).encode(TEXTS), first)
+    assert built == [kind]
+    (graph,) = (path for path in folder.iterdir() if "graph" in path.name)
+    _flip(graph, graph.stat().st_size - 65)
+    with pytest.warns(RuntimeWarning, match=f"{graph.name} is damaged .*prepared anew"):
+        np.testing.assert_array_equal(Encoder(model, threads=2).encode(TEXTS), first)
+    assert built == [kind, kind]
+
+
 def test_mapped_arrays_can_be_written_to_and_the_file_does_not_see_it(model: Path, folder: Path) -> None:
     _encode(model)
     content = _file(folder).read_bytes()
@@ -92,7 +118,7 @@ def _key_of(folder: Path, model: Path) -> prepared.PreparedKey:
     files = find_model(str(model))
     with WeightFiles(files.weights) as weights:
         architecture = read_architecture(files.config, weights.names())
-    key = prepared._make_key(files.weights, architecture, quantise=True)
+    key = prepared._make_key(files.weights, repr(architecture), "int8", str(instruction_set().dtype))
     assert key.path == _file(folder)
     return key
 
