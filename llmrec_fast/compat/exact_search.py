@@ -61,7 +61,8 @@ def _scale(rows):  # type: ignore[no-untyped-def]
 class FewRowsIndex:
     """`Index.search` over few rows: the same answers, without the work that many rows are worth. Ids are row numbers."""
 
-    def __init__(self, rows: Float32Array, metric: Metric) -> None:
+    def __init__(self, rows: Float32Array, metric: Metric, threads: int | None = None) -> None:
+        self._threads = threads
         self._cosine, self._euclidean = metric == "cosine", metric == "euclidean"
         self.few = FewRows(unit_rows(rows) if self._cosine else rows)
         self._count = len(rows)
@@ -77,7 +78,8 @@ class FewRowsIndex:
         """As `Index.search`; queries (q, d) are float32, finite and C-contiguous."""
         queries = unit_rows(queries) if self._cosine else writable_view(queries)
         allowed = self._allowed(len(queries), exclude, allow)
-        return SearchResult(*self.few.search(queries, k, euclidean=self._euclidean, allowed=allowed))
+        found = self.few.search(queries, k, euclidean=self._euclidean, allowed=allowed, threads=self._threads)
+        return SearchResult(*found)
 
     def _allowed(
         self, queries: int, exclude: tuple[Int64Array, Int64Array] | None, allow: Int64Array | BoolArray | None
@@ -93,16 +95,39 @@ class FewRowsIndex:
         return allowed
 
 
-def index_of(rows: Float32Array, metric: Metric, threads: int | None = None) -> Index | FewRowsIndex:
-    """Something to search these rows with many times. They are copied."""
-    if are_few(*rows.shape):
-        return FewRowsIndex(rows if metric == "cosine" else rows.copy(), metric)
-    return Index.build(rows, metric=metric, threads=threads)
+class RowsIndex:
+    """`Index.search` over rows, which are copied: as they lie where they are few, for few queries or for any, else by an index.
+
+    few : the rows to search as they lie, if they are few enough for some queries; index : what any other are answered by.
+    """
+
+    def __init__(self, rows: Float32Array, metric: Metric, threads: int | None = None) -> None:
+        self.few: FewRowsIndex | None = None
+        if are_few(rows.shape, queries=1):
+            self.few = FewRowsIndex(rows if metric == "cosine" else rows.copy(), metric, threads)
+        self.index: Index | FewRowsIndex
+        if self.few is not None and are_few(rows.shape):
+            self.index = self.few
+        else:
+            self.index = Index.build(rows, metric=metric, threads=threads)
+        self._shape = rows.shape
+
+    def search(
+        self,
+        queries: Float32Array,
+        k: int,
+        *,
+        exclude: tuple[Int64Array, Int64Array] | None = None,
+        allow: Int64Array | BoolArray | None = None,
+    ) -> SearchResult:
+        """As `Index.search`; queries (q, d) are float32, finite and C-contiguous."""
+        few = self.few if are_few(self._shape, queries=len(queries)) else None
+        return (few or self.index).search(queries, k, exclude=exclude, allow=allow)
 
 
 def best_rows(queries: Float32Array, rows: Float32Array, k: int, metric: Metric) -> SearchResult:
     """As `Index.build(rows, metric=metric).search(queries, k)`; ids are row numbers."""
-    if are_few(*rows.shape):
+    if are_few(rows.shape, queries=len(queries)):
         if metric == "cosine" and len(queries) * _SCORED_A_QUERY < len(rows):
             return SearchResult(*FewRows(rows, cosine=True).search(unit_rows(queries), k, euclidean=False))
         return FewRowsIndex(rows, metric).search(queries, k)

@@ -19,6 +19,8 @@ from llmrec_fast.kernels.threads import get_threads, run_parallel, split_range
 from llmrec_fast.retrieval.building import LEAST_FITTED_ROWS
 
 _MOST_VALUES = 1 << 22  # 16 MiB
+# so many queries over so many values are faster here whether there are codes or not
+_FEW_QUERIES, _FEW_VALUES = 8, 1 << 20
 # handing work to another thread costs 20 to 40 microseconds, which is 0.4 to 0.8 million multiply-adds
 _PRODUCTS_A_THREAD = 1 << 21
 _TOGETHER = 4  # queries that share a pass over the rows
@@ -27,9 +29,12 @@ _ALL = np.zeros((0, 0), bool)
 _LARGEST_PRODUCT = 1e36
 
 
-def are_few(rows: int, columns: int) -> bool:
-    """Whether so many rows are searched faster here than by an index, which has no codes of so few."""
-    return rows < LEAST_FITTED_ROWS and rows * columns <= _MOST_VALUES
+def are_few(shape: tuple[int, ...], queries: int | None = None) -> bool:
+    """Whether rows (n, d) of this shape are searched faster here than by an index, by any number of queries or by so many."""
+    rows, columns = shape
+    if rows < LEAST_FITTED_ROWS:  # an index has no codes of so few
+        return rows * columns <= _MOST_VALUES
+    return queries is not None and queries <= _FEW_QUERIES and rows * columns <= _FEW_VALUES
 
 
 class FewRows:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmrec_fast.compat.faiss as faiss
-from llmrec_fast.compat.exact_search import FewRowsIndex, best_rows, index_of, unit_rows
+from llmrec_fast.compat.exact_search import FewRowsIndex, RowsIndex, best_rows, unit_rows
 from llmrec_fast.compat.few_rows import FewRows, are_few
 from llmrec_fast.retrieval import Index
 from llmrec_fast.retrieval.result import Metric
@@ -53,8 +53,7 @@ def test_filters_are_those_of_the_index(metric: Metric) -> None:
     rows, asked = vectors(300, 24, 0, coarse=False), vectors(7, 24, 1, coarse=False)
     rng = np.random.default_rng(2)
     exclude = np.arange(8) * 40, np.concatenate([rng.choice(300, 40, replace=False) for _ in range(7)])
-    few, many = index_of(rows, metric), Index.build(rows, metric=metric)
-    assert isinstance(few, FewRowsIndex)
+    few, many = RowsIndex(rows, metric), Index.build(rows, metric=metric)
     for allow in (None, rng.choice(300, 45, replace=False), rng.random(300) < 0.2):
         for left_out in (None, exclude):
             found, wanted = (index.search(asked, 60, exclude=left_out, allow=allow) for index in (few, many))
@@ -111,10 +110,27 @@ def test_unit_rows_are_those_of_the_index() -> None:
     assert np.array_equal(unit_rows(rows), index.vectors(index.ids))
 
 
+@pytest.mark.parametrize(
+    ("count", "by_few", "by_index"), [(300, True, False), (5000, True, True), (100_000, False, True)]
+)
+def test_rows_are_kept_for_what_is_faster(count: int, by_few: bool, by_index: bool) -> None:
+    rows = vectors(count, 16, 10, coarse=False)
+    index = RowsIndex(rows, "cosine")
+    assert (index.few is not None, isinstance(index.index, Index)) == (by_few, by_index)
+    wanted = Index.build(rows, metric="cosine").search(rows[:20], 4)
+    for queries in (1, 20):
+        found = index.search(rows[:queries], 4)
+        assert np.array_equal(found.ids, wanted.ids[:queries])
+        assert np.array_equal(found.scores, wanted.scores[:queries])
+
+
 def test_many_rows_or_columns_are_not_few() -> None:
-    assert are_few(4095, 1024)
-    assert not are_few(4096, 1)
-    assert not are_few(4000, 2000)
+    assert are_few((4095, 1024))
+    assert not are_few((4096, 1))
+    assert are_few((4096, 256), queries=8)
+    assert not are_few((4096, 256), queries=9)
+    assert not are_few((4096, 257), queries=1)
+    assert not are_few((4000, 2000))
 
 
 def test_a_flat_index_forgets_what_it_made_of_its_rows_when_they_change() -> None:

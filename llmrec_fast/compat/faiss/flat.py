@@ -164,7 +164,7 @@ class IndexFlat(CopiesRows):
     ) -> tuple[Float32Array, Int64Array]:
         """`search` with the allowed labels as a boolean mask over all of them."""
         queries, k = read_vectors(x, self.d), read_k(k)
-        few = self._few_rows()
+        few = self._few_rows(len(queries))
         found = self._index.search(queries, k, allow=allowed) if few is None else few.search(queries, k, allow=allowed)
         labels = self._labels_of(found.ids) if few is None else found.ids
         distances, labels = as_faiss_distances(found.scores, labels, self.metric_type)
@@ -232,12 +232,13 @@ class IndexFlat(CopiesRows):
         selector = selected(params)
         return None if selector is None else selector.places(self.ntotal)
 
-    def _few_rows(self) -> FewRowsIndex | None:
+    def _few_rows(self, queries: int | None = None) -> FewRowsIndex | None:
+        """The rows to search as they lie, if they are few enough for that: by any number of queries, or by so many."""
         version, made = self._version, self._few
+        if not self.ntotal or not are_few((self.ntotal, self.d), queries):
+            return None
         if made is not None and made[0] == version:
             return made[1]
-        if not self.ntotal or not are_few(self.ntotal, self.d):
-            return None
         few = FewRowsIndex(self._index.vectors(self._serials_of(self._all_labels())), index_metric(self.metric_type))
         self._few = version, few
         return few

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Int64Array, as_count, as_int64, as_matrix
-from llmrec_fast.compat.exact_search import FewRowsIndex, index_of
+from llmrec_fast.compat.exact_search import RowsIndex
 from llmrec_fast.compat.implicit.least_squares import solve_rows
 from llmrec_fast.compat.ties import larger_position_first
 from llmrec_fast.errors import InvalidInput
-from llmrec_fast.retrieval import Index
 from llmrec_fast.retrieval.result import SearchResult
 
 Answer = tuple[npt.NDArray[np.int32], Float32Array]
@@ -49,7 +48,7 @@ class MatrixFactorization:
         self.user_factors: Float32Array = as_matrix(user_factors, "user_factors", dimension=self.item_factors.shape[1])
         self.regularization = regularization
         self.alpha = alpha
-        self._items = index_of(self.item_factors, "dot")
+        self._items = RowsIndex(self.item_factors, "dot")
 
     @classmethod
     def from_factors(
@@ -160,12 +159,12 @@ class MatrixFactorization:
         MatrixFactorization.__init__(self, *factors, **state)  # the indexes are built anew
 
     @cached_property
-    def _similar_items(self) -> Index | FewRowsIndex:
-        return index_of(self.item_factors, "cosine")
+    def _similar_items(self) -> RowsIndex:
+        return RowsIndex(self.item_factors, "cosine")
 
     @cached_property
-    def _similar_users(self) -> Index | FewRowsIndex:
-        return index_of(self.user_factors, "cosine")
+    def _similar_users(self) -> RowsIndex:
+        return RowsIndex(self.user_factors, "cosine")
 
     def _recalculated(self, user_items: Any) -> Float32Array:
         return solve_rows(self.item_factors, user_items, self._regularization(), self.alpha)

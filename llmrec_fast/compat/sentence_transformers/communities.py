@@ -57,7 +57,7 @@ def community_detection(
     from tqdm import tqdm
 
     candidates: list[tuple[int, Int64Array]] = []
-    few = FewRows(rows) if are_few(*rows.shape) else None
+    few = FewRows(rows) if are_few(rows.shape) else None
     loose = float(np.nextafter(bound, np.float32(-np.inf)))
     for start in tqdm(range(0, len(rows), batch_size), desc="Finding clusters", disable=not show_progress_bar):
         batch = rows[start : start + batch_size]

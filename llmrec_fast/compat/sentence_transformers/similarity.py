@@ -1,6 +1,6 @@
 """`util`'s similarity functions: every pair, or row by row. Returns torch tensors, as sentence-transformers does.
 
-Sums are float32 for products and float64 for distances; inputs of any float type are taken as float32.
+Sums are float32, but for those of paired distances, which are float64; inputs of any float type are taken as float32.
 """
 
 from __future__ import annotations
@@ -39,19 +39,13 @@ def dot_score(a: Any, b: Any) -> Any:
 def euclidean_sim(a: Any, b: Any) -> Any:
     """Minus the Euclidean distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
     left, right = as_pair(a, b)
-    wide, other = left.astype(np.float64), right.astype(np.float64)
-    squares, others = np.einsum("ij,ij->i", wide, wide), np.einsum("ij,ij->i", other, other)
-    apart = squares[:, None] + others - 2 * (wide @ other.T)
-    # float64 leaves no digit of these that float32 would keep
-    near = np.nonzero(apart < 1e-6 * (squares[:, None] + others))
-    apart[near] = np.square(wide[near[0]] - other[near[1]]).sum(axis=1)
-    return as_tensor(-np.sqrt(apart).astype(np.float32))
+    return as_tensor(_minus_distances(left, right, manhattan=False))
 
 
 def manhattan_sim(a: Any, b: Any) -> Any:
     """Minus the Manhattan distance of every row of `a` to every row of `b`: an (n, m) float32 tensor."""
     left, right = as_pair(a, b)
-    return as_tensor(_minus_distances(left, right))
+    return as_tensor(_minus_distances(left, right, manhattan=True))
 
 
 def pairwise_cos_sim(a: Any, b: Any) -> Any:
@@ -95,22 +89,34 @@ def _scaled(rows: Float32Array) -> Float32Array:
     return result
 
 
-def _minus_distances(left: Float32Array, right: Float32Array) -> Float32Array:
+def _minus_distances(left: Float32Array, right: Float32Array, *, manhattan: bool) -> Float32Array:
     result = np.empty((len(left), len(right)), np.float32)
-    shared = writable_view(left), writable_view(right), result
-    pieces = split_range(len(left), max(1, len(left) * right.size // _DIFFERENCES_WORTH_A_THREAD))
-    run_parallel(_measure, [(*shared, start, stop) for start, stop in pieces], get_threads())
+    shared = writable_view(left), writable_view(right), manhattan, result
+    # the longer side is cut: one query over many rows is shared by threads too
+    by_rows = len(right) > len(left)
+    length = max(len(left), len(right))
+    pieces = split_range(length, max(1, len(left) * right.size // _DIFFERENCES_WORTH_A_THREAD))
+    whole = (0, len(left)), (0, len(right))
+    cuts = [(whole[0], piece) if by_rows else (piece, whole[1]) for piece in pieces]
+    run_parallel(_measure, [(*shared, *lefts, *rights) for lefts, rights in cuts], get_threads())
     return result
 
 
-@jit(fastmath={"reassoc"})
-def _measure(left, right, result, start, stop):  # type: ignore[no-untyped-def]
+@jit(fastmath={"reassoc", "contract"})
+def _measure(left, right, manhattan, result, start, stop, first, last):  # type: ignore[no-untyped-def]
+    """Sums of float32 differences: unlike sums of products they lose nothing where rows are close."""
     for i in range(start, stop):
-        for j in range(len(right)):
-            total = 0.0
-            for column in range(left.shape[1]):
-                total += abs(np.float64(left[i, column]) - np.float64(right[j, column]))
-            result[i, j] = -total
+        for j in range(first, last):
+            total = np.float32(0)
+            if manhattan:
+                for column in range(left.shape[1]):
+                    total += abs(left[i, column] - right[j, column])
+                result[i, j] = -total
+            else:
+                for column in range(left.shape[1]):
+                    difference = left[i, column] - right[j, column]
+                    total += difference * difference
+                result[i, j] = -np.sqrt(total)
 
 
 def _as_rows_of_pairs(a: Any, b: Any) -> tuple[Float32Array, Float32Array]:

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.arrays import ArrayLike, BoolArray, Float32Array, Float64Array, Int64Array, as_count
-from llmrec_fast.compat.exact_search import FewRowsIndex, index_of, unit_rows
+from llmrec_fast.compat.exact_search import FewRowsIndex, RowsIndex, unit_rows
 from llmrec_fast.compat.ranges import blocks_of, few_within, indexed_within
 from llmrec_fast.compat.sklearn.distances import metric_of, pair_distances, scaled
 from llmrec_fast.errors import InvalidInput, MissingDependency
 from llmrec_fast.kernels.threads import available_cores
-from llmrec_fast.retrieval import Index
 
 try:
     from sklearn.base import BaseEstimator
@@ -61,7 +60,7 @@ class NeighborsBase(BaseEstimator):
         self._center = rows.mean(axis=0) if metric == "euclidean" and rows.dtype == np.float64 else None
         narrow = self._as_float32(rows)
         self._longest_row = _longest(narrow) if metric == "euclidean" else 1.0
-        self._index = index_of(narrow, metric, threads)
+        self._index = RowsIndex(narrow, metric, threads)
 
     def kneighbors(
         self, X: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -189,19 +188,19 @@ class NeighborsBase(BaseEstimator):
             rows = self._as_float32(self._fit_X)
             return blocks_of(rows if euclidean else unit_rows(rows))
 
-        if isinstance(index, FewRowsIndex):
-            found = few_within(left, index.few, threshold, judge, euclidean=euclidean)
+        if isinstance(index.index, FewRowsIndex):
+            found = few_within(left, index.index.few, threshold, judge, euclidean=euclidean)
         else:
-            found = indexed_within(index, left, blocks, threshold, judge, euclidean=euclidean)
+            found = indexed_within(index.index, left, blocks, threshold, judge, euclidean=euclidean)
         at_query = np.repeat(np.arange(len(queries)), np.diff(found.indptr))
         exact = pair_distances(queries, self._fit_X, at_query, found.positions, self.effective_metric_)
         return at_query, found.positions, exact
 
-    def _searchable(self) -> Index | FewRowsIndex:
+    def _searchable(self) -> RowsIndex:
         if self._index is None:  # after unpickling
             rows = self._as_float32(self._fit_X)
-            self._index = index_of(rows, self.effective_metric_, _threads(self.n_jobs))
-        index: Index | FewRowsIndex = self._index
+            self._index = RowsIndex(rows, self.effective_metric_, _threads(self.n_jobs))
+        index: RowsIndex = self._index
         return index
 
     def __getstate__(self) -> dict[str, Any]:
