@@ -147,9 +147,6 @@ def _third_products4(
         t1 = _third_products(isa, t1, codes, r1 + c, low, high)
         t2 = _third_products(isa, t2, codes, r2 + c, low, high)
         t3 = _third_products(isa, t3, codes, r3 + c, low, high)
-    if columns & 32:
-        prefetch(codes, n0 + columns - 32)
-        prefetch(codes, n1 + columns - 32)
     return t0, t1, t2, t3
 
 
@@ -177,6 +174,9 @@ def third_bounds(
     query_at = query * third * 2
     t0, t1, t2, t3 = _third_products4(isa, codes, (r0, r1, r2, r3), (n0, n1, n2, n3), columns, queries, query_at)
     t4, t5, t6, t7 = _third_products4(isa, codes, (r4, r5, r6, r7), (n4, n5, n6, n7), columns, queries, query_at)
+    if columns & 32:  # the last line of half of them was not asked for
+        for lane in (2, 3, 6, 7):
+            prefetch(codes, np.int64(rows[ahead + lane]) * third + columns - 32)
     products = ints8_to_floats8(sums_of_ints8(t0, t1, t2, t3, t4, t5, t6, t7))
     steps, rounding, bias, _ = load_columns4(terms, rows, at, 16, 0)
     estimate = multiply_floats8(steps, multiply_floats8(splat_floats8(weights[query, 0]), products))

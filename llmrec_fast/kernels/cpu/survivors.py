@@ -39,6 +39,7 @@ from llmrec_fast.kernels.cpu.row_vectors import (
 from llmrec_fast.kernels.jit import jit
 
 _PREFETCH_SECOND, _PREFETCH_ROWS = 16, 2
+_LINES_A_GROUP = 16  # of the next chunk, asked for beside eight rows: more at once would hold up the loads between them
 _TOGETHER = 64  # rows that a prefetch of eight ahead pays for
 # Room behind the survivors of a chunk: a store of places writes 8, and the prefetching looks a group further ahead.
 SPARE = _PREFETCH_SECOND + 16
@@ -131,9 +132,14 @@ def _pass_int8(
     columns: int,
     query_codes: np.ndarray,
     third_weights: Float32Array,
+    next_codes: int,
+    stop_codes: int,
 ) -> int:
     """Keep the candidates whose int8 bound of the first `columns`, plus what bounds the others, `tails`, reaches the threshold;
-    how many there are then."""
+    how many there are then.
+
+    On the way, the cache lines from byte `next_codes` of the int8 codes to `stop_codes` are asked for.
+    """
     kept, limit = 0, splat_floats8(threshold)
     for i in range(count, (count + 7) & ~7):  # the last group is filled up with a row that does not count again
         candidates[i] = candidates[count - 1]
@@ -143,6 +149,9 @@ def _pass_int8(
             prefetch(third_codes, np.int64(candidates[i]) * third + line)
     for i in range(0, count, 8):
         ahead = min(i + 8, last)
+        for line in range(next_codes, min(next_codes + _LINES_A_GROUP * 64, stop_codes), 64):
+            prefetch(third_codes, line)
+        next_codes += _LINES_A_GROUP * 64
         for lane in range(8):
             prefetch(third_terms, np.int64(candidates[ahead + lane]) * 16)
         bound = third_bounds(
@@ -179,11 +188,14 @@ def _rerank(
     heap_rows: Int64Array,
     size: int,
     counts: Int64Array,
+    next_codes: int,
+    stop_codes: int,
 ) -> int:
     """int8 bounds of the candidates, then exact scores of those that are left; the heap's new size."""
     tails[:count] = 0.0
     kept = _pass_int8(
-        isa, candidates, tails, count, query, threshold, third_codes, third_terms, third, third, query_codes, third_weights
+        isa, candidates, tails, count, query, threshold, third_codes, third_terms, third, third, query_codes, third_weights,
+        next_codes, stop_codes,
     )  # fmt: skip
     counts[query, 2] += kept
     for i in range(kept):
@@ -244,8 +256,13 @@ def finish(
     padded = second_weights.shape[0]
     room = waiting.shape[1] - 8  # eight places are written, of which few may count
     lengths[:queries] = 0
+    dense = False
     for top in range(first_panel, stop_panel, chunk):
         end = min(top + chunk, stop_panel)
+        # where most rows are needed by some query, the next chunk's int8 codes are read in order, a part beside each query
+        next_codes = np.int64(end) * 512 * third
+        next_bytes = np.int64(min(end + chunk, stop_panel) - end) * 512 * third if dense else np.int64(0)
+        needed = 0
         for j in range(queries):
             if status[j] != SEARCHABLE:
                 continue
@@ -256,6 +273,7 @@ def finish(
                     at = ((panel - origin) * padded + j) * 512
                     kept = _filter_panel(bounds, at, threshold, panel * 512, waiting[j], kept)
                 counts[j, 0] += kept - before
+                needed += kept - before
             else:
                 count = 0
                 for panel in range(top, end):
@@ -276,7 +294,7 @@ def finish(
                 # the mixed bound: int8 for the first stage's columns, whose 4-bit rounding is most of what the second leaves
                 kept = passed + _pass_int8(
                     isa, waiting[j, passed:], tails[j, passed:], kept - passed, j, finer[j, 1], third_codes, third_terms,
-                    third, first, query_codes, third_weights,
+                    third, first, query_codes, third_weights, 0, 0,
                 )  # fmt: skip
                 counts[j, 4] += kept - passed
                 passed = kept
@@ -284,6 +302,8 @@ def finish(
                 sizes[j] = _rerank(
                     isa, waiting[j], tails[j], kept, j, finer[j, 2], base, third_codes, third_terms, third, query_codes,
                     third_weights, rows, bias, euclidean, wide, scores[j], heap_rows[j], sizes[j], counts,
+                    next_codes + next_bytes * j // queries, next_codes + next_bytes * (j + 1) // queries,
                 )  # fmt: skip
                 passed = kept = 0
             lengths[j, 0], lengths[j, 1] = passed, kept
+        dense = needed >= (end - top) * 512
