@@ -6,15 +6,17 @@ work and ends after a second without any, so nothing has to be closed and an idl
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from llmrec_fast.arrays import Float32Array
+from llmrec_fast.encoding.loop_delivery import AnyFuture, begin, deliver, fail
 from llmrec_fast.errors import InvalidInput, Overloaded
 
 _IDLE_SECONDS = 1.0
@@ -48,10 +50,9 @@ class BatchingPolicy:
             )
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     texts: Sequence[TextToEncode]
-    future: Future[Float32Array]
+    future: AnyFuture[Float32Array]
     arrived: float
 
 
@@ -82,6 +83,11 @@ class DynamicBatcher:
         Overloaded : too many texts wait already. The call was not taken; a call is never refused while none waits.
         """
         future: Future[Float32Array] = Future()
+        self.put(texts, future)
+        return future
+
+    def put(self, texts: list[TextToEncode], future: AnyFuture[Float32Array]) -> None:
+        """As `submit`, for a future of the caller's own, which may be one of an event loop."""
         with self._changed:
             if self._waiting and self._waiting + len(texts) > self._policy.waiting_texts:
                 raise Overloaded(
@@ -97,7 +103,6 @@ class DynamicBatcher:
             # in between, the worker would wake for nothing and contend with the callers for the interpreter
             if len(self._calls) == 1 or self._waiting >= self._policy.texts_per_batch:
                 self._changed.notify()
-        return future
 
     def _work(self) -> None:
         while batch := self._gather():
@@ -126,7 +131,7 @@ class DynamicBatcher:
         while self._calls and (not batch or texts + len(self._calls[0].texts) <= self._policy.texts_per_batch):
             call = self._calls.popleft()
             self._waiting -= len(call.texts)
-            if call.future.set_running_or_notify_cancel():
+            if begin(call.future):
                 batch.append(call)
                 texts += len(call.texts)
         return batch
@@ -136,14 +141,15 @@ class DynamicBatcher:
             vectors = self._encode([text for call in batch for text in call.texts])
         except BaseException as error:  # every caller learns of it; a worker has nobody else to tell
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                fail(batch[0].future, error)
                 return
             # one call's texts may be to blame, and the others must not pay for it
             for call in batch:
                 self._answer([call])
             return
-        start = 0
-        for call in batch:
-            # a copy: a caller that keeps its rows must not keep the whole batch alive
-            call.future.set_result(vectors[start : start + len(call.texts)].copy())
-            start += len(call.texts)
+        stops = itertools.accumulate(len(call.texts) for call in batch)
+        # copies: a caller that keeps its rows must not keep the whole batch alive
+        deliver(
+            (call.future, vectors[stop - len(call.texts) : stop].copy())
+            for call, stop in zip(batch, stops, strict=True)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,7 +17,6 @@ from llmrec_fast.encoding.dense import DenseLayers
 from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, choose_and_load
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher, TextToEncode
 from llmrec_fast.encoding.inference import Inference, LoadedModel, load_model
-from llmrec_fast.encoding.loop_delivery import LoopDelivery
 from llmrec_fast.encoding.model_files import choose_max_length, find_model
 from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision
 from llmrec_fast.encoding.pooling import normalize_rows
@@ -136,7 +136,6 @@ class Encoder:
         self._dense = DenseLayers(files.dense, self._inference.columns)
         self._dimension = _choose_dimension(truncate_dim, self._dense.columns)
         self._cache = VectorCache(cache) if isinstance(cache, str | Path) else cache
-        self._delivery: LoopDelivery[Float32Array] = LoopDelivery()
         self._batcher = DynamicBatcher(self._encode_gathered, batching or BatchingPolicy())
 
     @property
@@ -299,7 +298,10 @@ class Encoder:
         self, texts: Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> Float32Array:
         """`await encoder.encode_async(texts)`: as `submit`; cancelling the task withdraws a call that has not started."""
-        return await self._delivery.result(self.submit(texts, prompt_name=prompt_name, prompt=prompt))
+        given, skipped = self._with_prompt(texts, prompt_name, prompt)
+        vectors: asyncio.Future[Float32Array] = asyncio.get_running_loop().create_future()
+        self._batcher.put([(text, skipped) for text in given], vectors)
+        return await vectors
 
     async def encode_query_async(self, texts: Sequence[str]) -> Float32Array:
         """`encode_async` with the prompt that `encode_query` takes."""
@@ -338,7 +340,7 @@ class Encoder:
             by_skipped.setdefault(skipped, []).append(place)
         vectors = np.empty((len(texts), self._dimension), np.float32)
         for skipped, places in by_skipped.items():
-            vectors[places] = self._encode_checked([texts[place][0] for place in places], skipped, None)
+            vectors[places] = self._encode_checked([texts[place][0] for place in places], skipped, False)
         return vectors
 
     def _with_prompt(self, texts: Sequence[str], prompt_name: str | None, prompt: str | None) -> tuple[list[str], int]:

@@ -1,59 +1,62 @@
-"""Results of other threads for tasks of asyncio: however many arrive together, an event loop is woken once.
+"""Answers of another thread for futures of threads and of event loops alike: however many come together, a loop is woken once.
 
-`asyncio.wrap_future` wakes it once a result, and each time both threads want the interpreter: of 64 callers the last one
-waited a millisecond longer.
+`asyncio.wrap_future` makes two futures a call and wakes the loop once a result, and each time both threads want the
+interpreter: of 64 callers the last one waited milliseconds longer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
+AnyFuture: TypeAlias = Future[Result] | asyncio.Future[Result]
 
 
-class LoopDelivery(Generic[Result]):
-    """Waits for futures in event loops, of which each thread may have its own."""
+def begin(future: AnyFuture[Any]) -> bool:
+    """Whether anybody still waits for `future`: to be asked once, when the work on its result begins.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # what arrived and no loop has picked up yet; a loop that is woken already has an entry
-        self._arrived: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Result], Future[Result]]]
-        ] = WeakKeyDictionary()
+    From then on a future of threads cannot be cancelled, and what one of an event loop gets after it was is dropped.
+    """
+    return future.set_running_or_notify_cancel() if isinstance(future, Future) else not future.cancelled()
 
-    async def result(self, future: Future[Result]) -> Result:
-        """The result, or the error, of `future`, which is cancelled where the task that waits is."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Result] = loop.create_future()
-        future.add_done_callback(lambda done: self._arrive(loop, waiter, done))
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            future.cancel()
+
+def deliver(answers: Iterable[tuple[AnyFuture[Result], Result]]) -> None:
+    """Give each future its result, from any thread."""
+    of_loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Result], Result]]] = {}
+    for future, result in answers:
+        if isinstance(future, Future):
+            future.set_result(result)
+        else:
+            of_loops.setdefault(future.get_loop(), []).append((future, result))
+    for loop, arrived in of_loops.items():
+        _call_in(loop, _settle, arrived)
+
+
+def fail(future: AnyFuture[Any], error: BaseException) -> None:
+    """Raise `error` in whoever waits for `future`, from any thread."""
+    if isinstance(future, Future):
+        future.set_exception(error)
+    else:
+        _call_in(future.get_loop(), _settle_error, future, error)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        if not loop.is_closed():  # nobody waits in a closed loop
             raise
 
-    def _arrive(self, loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[Result], done: Future[Result]) -> None:
-        if loop.is_closed():
-            return
-        with self._lock:
-            woken = loop in self._arrived
-            self._arrived.setdefault(loop, []).append((waiter, done))
-        if not woken:
-            loop.call_soon_threadsafe(self._settle, loop)
 
-    def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
-        with self._lock:
-            arrived = self._arrived.pop(loop)
-        for waiter, done in arrived:
-            if waiter.done():  # its task was cancelled
-                continue
-            if done.cancelled():
-                waiter.cancel()
-            elif (error := done.exception()) is not None:
-                waiter.set_exception(error)
-            else:
-                waiter.set_result(done.result())
+def _settle(arrived: list[tuple[asyncio.Future[Result], Result]]) -> None:
+    for future, result in arrived:
+        if not future.done():  # its task was cancelled
+            future.set_result(result)
+
+
+def _settle_error(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -362,6 +362,29 @@ def test_many_asyncio_callers_get_their_own_vectors(encoder: Encoder) -> None:
     np.testing.assert_allclose(found, wanted, atol=SAME, rtol=0)
 
 
+def test_tasks_share_a_batch_that_a_cancelled_one_has_left() -> None:
+    recorder, batcher, _ = held(BatchingPolicy(latency_budget=0, waiting_texts=5))
+
+    async def call(text: str) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        batcher.put([text], future)
+        return await future
+
+    async def main() -> list[Any]:
+        tasks = [asyncio.create_task(call(text)) for text in ("a", "bb", "dropped", "bad", "cccc", "one too many")]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        recorder.gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, second, dropped, bad, last, refused = asyncio.run(main())
+    assert [first.tolist(), second.tolist(), last.tolist()] == [[[1]], [[2]], [[4]]]
+    assert isinstance(dropped, asyncio.CancelledError)
+    assert isinstance(bad, ValueError)
+    assert isinstance(refused, Overloaded)
+    assert recorder.batches[1] == ["a", "bb", "bad", "cccc"]
+
+
 def test_cancelling_a_task_withdraws_its_call(bert: Path) -> None:
     encoder = Encoder(bert, batching=BatchingPolicy(latency_budget=5))
 
