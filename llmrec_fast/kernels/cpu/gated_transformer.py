@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.kernels.cpu.activations import ACTIVATIONS, activate
 from llmrec_fast.kernels.cpu.grouped_attention import attend_near
 from llmrec_fast.kernels.cpu.intrinsics import instruction_set
 from llmrec_fast.kernels.cpu.scratch import Scratch
 from llmrec_fast.kernels.cpu.tiles import tile_shape
-from llmrec_fast.kernels.cpu.transformer import ACTIVATIONS, Linear, Norm, activate, add_rows, multiply_rows
+from llmrec_fast.kernels.cpu.transformer import Linear, Norm, add_rows, multiply_rows
 from llmrec_fast.kernels.jit import jit
 
 _SUMS = {"reassoc", "contract", "nsz", "arcp"}
@@ -177,7 +178,7 @@ def _forward(
         add_rows(states, tokens, narrow, stride)
         _normalise(states, tokens, layers.feed_forward_norm, layer, centred, epsilon, normed)
         stride = _linear(isa, normed, hidden, tokens, layer, layers.gate_up, wide, quantised, row_scales, row_zeros)
-        _gate(activation, wide, stride, tokens, inner, block, gated)
+        _gate(isa, activation, wide, stride, tokens, inner, block, gated)
         stride = _linear(isa, gated, inner, tokens, layer, layers.down, narrow, quantised, row_scales, row_zeros)
         add_rows(states, tokens, narrow, stride)
     _normalise(states, tokens, layers.final_norm, 0, centred, epsilon, normed)
@@ -254,12 +255,12 @@ def _turn(rows, stride, start, length, heads, cosines, sines):
 
 
 @jit(fastmath={"contract", "nsz"})
-def _gate(activation, rows, stride, tokens, inner, block, out):
+def _gate(isa, activation, rows, stride, tokens, inner, block, out):
     """activation(gate) * up (arXiv 2002.05202), of rows that hold both side by side, then mixed."""
     for token in range(tokens):
         at, target = token * stride, out[token]
-        target[:] = rows[at : at + inner]
-        activate(activation, target)
+        target[:] = rows[at : at + inner]  # after the row before, whose last register reaches into this one
+        activate(isa, activation, target)
         for column in range(inner):
             target[column] *= rows[at + inner + column]
         _mix(target, block)

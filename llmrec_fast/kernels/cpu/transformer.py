@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
+from llmrec_fast.kernels.cpu.activations import ACTIVATIONS, activate
 from llmrec_fast.kernels.cpu.attention import attend, attention_sizes
 from llmrec_fast.kernels.cpu.byte_tiles import multiply_bytes_tile
 from llmrec_fast.kernels.cpu.intrinsics import instruction_set
@@ -30,17 +31,11 @@ from llmrec_fast.kernels.cpu.tiles import (
     byte_panel,
     float_panel,
     multiply_panel_tile,
-    power_of_two,
-    ratio,
     tile_rows,
     tile_shape,
 )
 from llmrec_fast.kernels.jit import jit
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-_GELU, _GELU_TANH, _RELU = range(3)
-# elementwise loops: no reordering of sums, so that the split constants of `_exponential` keep their meaning
-_ELEMENTWISE = {"contract", "nsz", "arcp", "nnan", "ninf"}
 _FLOATS_PER_LINE = 16
 # steps of a product between two cache lines that it asks for ahead
 _LEAST_PACE = 8
@@ -193,7 +188,7 @@ def _forward(
         stride = _linear(
             isa, states, hidden, tokens, layer, layers.intermediate, wide, quantised, row_scales, row_zeros
         )
-        activate(activation, wide[: tokens * stride])
+        activate(isa, activation, wide[: tokens * stride])
         stride = _linear(isa, wide, stride, tokens, layer, layers.output, narrow, quantised, row_scales, row_zeros)
         add_rows(states, tokens, narrow, stride)
         _normalise(states, tokens, layers.output_norm.scale[layer], layers.output_norm.shift[layer], epsilon)
@@ -251,68 +246,6 @@ def _quantise_rows(isa, rows, stride, tokens, depth, quantised, scales, zeros):
     values = rows.reshape(-1)
     for row in range(tokens):
         quantise_row(isa, values, row * stride, min(depth, stride), quantised, row * depth, scales, zeros, row)
-
-
-@jit(fastmath=_ELEMENTWISE, inline=True)
-def _exponential(x):
-    """exp(x) for x <= 0, within two units of the last place (Cephes' expf); below -87, exp(-87)."""
-    x = x if x > _f(-87) else _f(-87)
-    whole = np.int32(x * _f(1.44269504) - _f(0.5))
-    rest = x - _f(whole) * _f(0.693359375) - _f(whole) * _f(-2.12194440e-4)
-    y = _f(1.9875691500e-4)
-    y = y * rest + _f(1.3981999507e-3)
-    y = y * rest + _f(8.3334519073e-3)
-    y = y * rest + _f(4.1665795894e-2)
-    y = y * rest + _f(1.6666665459e-1)
-    y = y * rest + _f(5.0000001201e-1)
-    return (y * rest * rest + rest + _f(1)) * power_of_two(whole)
-
-
-@jit(fastmath=_ELEMENTWISE, inline=True)
-def _error_function(x):
-    """erf(x) within 3e-7 (the rational approximation of Eigen and XLA)."""
-    x = x if x > _f(-4) else _f(-4)
-    x = x if x < _f(4) else _f(4)
-    s = x * x
-    p = _f(-2.72614225801306e-10)
-    p = p * s + _f(2.77068142495902e-08)
-    p = p * s + _f(-2.10102402082508e-06)
-    p = p * s + _f(-5.69250639462346e-05)
-    p = p * s + _f(-7.34990630326855e-04)
-    p = p * s + _f(-2.95459980854025e-03)
-    p = p * s + _f(-1.60960333262415e-02)
-    q = _f(-1.45660718464996e-05)
-    q = q * s + _f(-2.13374055278905e-04)
-    q = q * s + _f(-1.68282697438203e-03)
-    q = q * s + _f(-7.37332916720468e-03)
-    q = q * s + _f(-1.42647390514189e-02)
-    return ratio(x * p, q)
-
-
-@jit(fastmath=_ELEMENTWISE)
-def activate(activation, values):
-    """The function at place `activation` of `ACTIVATIONS` of each of `values`, in place."""
-    if activation == _GELU:
-        for place in range(len(values)):
-            x = values[place]
-            values[place] = _f(0.5) * x * (_f(1) + _error_function(x * _f(0.70710678)))
-    elif activation == _GELU_TANH:
-        for place in range(len(values)):
-            x = values[place]
-            # 1 / (1 + exp(-2 u)) = (1 + tanh u) / 2
-            values[place] = x * _logistic(_f(1.5957691216) * (x + _f(0.044715) * x * x * x))
-    elif activation == _RELU:
-        for place in range(len(values)):
-            values[place] = max(values[place], _f(0))
-    else:
-        for place in range(len(values)):
-            values[place] = values[place] * _logistic(values[place])
-
-
-@jit(fastmath=_ELEMENTWISE, inline=True)
-def _logistic(x):
-    power = _exponential(-abs(x))
-    return ratio(_f(1) if x >= _f(0) else power, _f(1) + power)
 
 
 @jit()
