@@ -47,7 +47,7 @@ class CudaSession:
     ----------
     graph : the model.
     capture : whether to replay CUDA graphs. They need a stream other than the default one, and a graph that runs on the GPU as
-        a whole: that of MPNet computes its distances on the CPU.
+        a whole (`can_be_captured`): those of MPNet and ModernBERT compute distances of tokens on the CPU.
 
     Raises
     ------
@@ -55,6 +55,7 @@ class CudaSession:
     """
 
     device = "cuda"
+    engine = "ONNX Runtime on CUDA"
 
     def __init__(self, graph: Graph, *, capture: bool = True) -> None:
         self._library = import_onnxruntime()
@@ -84,7 +85,7 @@ class CudaSession:
             self._session.run_with_iobinding(buffers.binding, buffers.options)
             order(self.place.device, consumer.stream, self.place.stream)
             try:
-                yield TokenTable(buffers.rows, time)
+                yield TokenTable(buffers.rows, np.arange(len(ids), dtype=np.int64) * time)
             finally:
                 # the next run writes over the table: not before the consumer has read it
                 order(self.place.device, self.place.stream, consumer.stream)

@@ -115,15 +115,18 @@ def _max_length(config: Mapping[str, Any]) -> int:
 
 def build_decoder_graph(architecture: DecoderArchitecture, weights: WeightFiles) -> Graph:
     """The `Graph` of a model. Raises `CorruptFile` for a parameter that is missing or has the wrong shape."""
-    return _Builder(architecture, weights).build()
+    return DecoderGraphBuilder(architecture, weights).build()
 
 
-class _Builder(GatedGraphBuilder):
+class DecoderGraphBuilder(GatedGraphBuilder):
+    """The parts of the graph; where another operator attends, `_attention_inputs` and `_attend` are another's."""
+
     def __init__(self, architecture: DecoderArchitecture, weights: WeightFiles) -> None:
         super().__init__(weights, architecture.prefix)
         self._architecture = architecture
 
     def build(self) -> Graph:
+        """The graph of all the parts."""
         architecture = self._architecture
         words = self._read("embed_tokens.weight", architecture.vocabulary, architecture.hidden)
         states = self._node("Gather", [self._parameter("words", words), IDS], "embeddings", axis=0)
@@ -168,16 +171,7 @@ class _Builder(GatedGraphBuilder):
         if architecture.head_norms:
             query = self._head_norm(query, f"{place}self_attn.q_norm.weight", queries)
             key = self._head_norm(key, f"{place}self_attn.k_norm.weight", shared)
-        context = self._node(
-            "GroupQueryAttention",
-            [query, key, value, "", "", "last", "time", *self._tables],
-            f"context_{layer}",
-            [f"unused_keys_{layer}", f"unused_values_{layer}"],
-            domain=FUSED,
-            num_heads=architecture.heads,
-            kv_num_heads=architecture.key_value_heads,
-            do_rotary=1,
-        )
+        context = self._attend(layer, query, key, value)
         output = self._linear(
             f"attention_{layer}",
             context,
@@ -186,6 +180,19 @@ class _Builder(GatedGraphBuilder):
             bias=architecture.output_bias,
         )
         return self._node("Add", [states, output], f"attention_{layer}_sum")
+
+    def _attend(self, layer: int, query: str, key: str, value: str) -> str:
+        """(batch, time, heads * head_width): causal attention of queries and keys that are yet to be turned."""
+        return self._node(
+            "GroupQueryAttention",
+            [query, key, value, "", "", "last", "time", *self._tables],
+            f"context_{layer}",
+            [f"unused_keys_{layer}", f"unused_values_{layer}"],
+            domain=FUSED,
+            num_heads=self._architecture.heads,
+            kv_num_heads=self._architecture.key_value_heads,
+            do_rotary=1,
+        )
 
     def _feed_forward(self, layer: int, states: str) -> str:
         architecture, place = self._architecture, f"layers.{layer}."

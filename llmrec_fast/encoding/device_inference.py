@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from llmrec_fast.arrays import Float32Array, Int64Array
-from llmrec_fast.encoding.architectures import read_architecture
 from llmrec_fast.encoding.batching import pad_batch, plan_batches
 from llmrec_fast.encoding.cached_engine import TensorRTSession
+from llmrec_fast.encoding.cuda_graph import build_cuda_graph, can_be_captured
 from llmrec_fast.encoding.cuda_session import CudaSession
 from llmrec_fast.encoding.devices import DeviceChoice, choose_device
 from llmrec_fast.encoding.engine_profiles import TIME_STEP
-from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.model_files import ModelFiles
-from llmrec_fast.encoding.plain_graph import Precision
+from llmrec_fast.encoding.plain_builder import Precision
 from llmrec_fast.encoding.pooling import Pooling, normalize_rows
 from llmrec_fast.encoding.token_table import TOKENS_PER_BATCH, DeviceSession
 from llmrec_fast.encoding.tokens import Int32Array
@@ -34,6 +33,11 @@ class DeviceModel:
     session: DeviceSession
     source: str
     positions: int
+
+    @property
+    def engine(self) -> str:
+        """What runs the session, for people."""
+        return self.session.engine
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def choose_and_load(files: ModelFiles, device: str, precision: Precision | None)
     Raises
     ------
     DeviceUnavailable : the device, or the precision on it, cannot be had; as `choose_device`.
-    InvalidInput, CorruptFile : as `read_architecture`, `build_graph` and `CudaSession`.
+    InvalidInput, CorruptFile : as `build_model_graph` and `CudaSession`.
     """
     looked_up: list[TensorRTSession] = []
 
@@ -75,20 +79,27 @@ def choose_and_load(files: ModelFiles, device: str, precision: Precision | None)
         return Chosen(choice, precision or "float32", None)
     if choice.device == "tensorrt":
         (session,) = looked_up
+        _tell_of_cut_texts(session, files)
         return Chosen(choice, precision or "float16", DeviceModel(session, "safetensors", session.longest))
     with WeightFiles(files.weights) as weights:
-        architecture = read_architecture(files.config, weights.names())
-        graph = build_graph(architecture, weights)
-    cuda = CudaSession(graph, capture=not architecture.relative_buckets)
+        graph = build_cuda_graph(files.config, weights)
+    cuda = CudaSession(graph, capture=can_be_captured(graph))
     return Chosen(choice, "float32", DeviceModel(cuda, "safetensors", graph.max_length))
+
+
+def _tell_of_cut_texts(session: TensorRTSession, files: ModelFiles) -> None:
+    if session.longest < min(session.positions, files.max_length or session.positions):
+        warnings.warn(
+            f"TensorRT engines take texts of up to {session.longest} tokens, and this model more: longer ones are cut there",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _why_not(files: ModelFiles, device: str, precision: Precision | None) -> str | None:
     """Why the GPU sessions that `device` allows cannot run the model, if they cannot."""
     if not files.can_be_built:
         return "the package does not build its graph, and ONNX files run on the CPU"
-    if not files.of_bert_family:
-        return f"models of the architecture {files.config.get('model_type')!r} run on the CPU"
     if precision == "int8" and device != "tensorrt":
         return "precision='int8' is for the CPU, and for device='tensorrt'"
     if precision == "float16" and device == "cuda":
@@ -134,10 +145,9 @@ class DeviceInference:
             for batch in batches:
                 ids, counts = pad_batch([windows[row] for row in batch], self._padding_id)
                 with self._session.running(ids, counts, place) as tokens:
-                    starts = np.arange(len(batch), dtype=np.int64) * tokens.time
                     calls = self._pooling.kernel_calls(
                         tokens.rows.__cuda_array_interface__["shape"][0],
-                        starts,
+                        tokens.starts,
                         counts.astype(np.int64),
                         None if skipped is None else skipped[batch],
                     )

@@ -18,7 +18,7 @@ from llmrec_fast.encoding.device_inference import DeviceInference, DeviceModel, 
 from llmrec_fast.encoding.dynamic_batching import BatchingPolicy, DynamicBatcher, TextToEncode
 from llmrec_fast.encoding.inference import Inference, LoadedModel, load_model
 from llmrec_fast.encoding.model_files import choose_max_length, find_model
-from llmrec_fast.encoding.plain_graph import PRECISIONS, Precision
+from llmrec_fast.encoding.plain_builder import PRECISIONS, Precision
 from llmrec_fast.encoding.pooling import normalize_rows
 from llmrec_fast.encoding.prompts import DOCUMENT_NAMES, QUERY_NAMES
 from llmrec_fast.encoding.streaming import encode_pieces, write_npy
@@ -40,13 +40,13 @@ class Encoder:
     ----------
     model : a known name (`minilm`) or a folder in the Hugging Face layout: config.json, tokenizer.json, and either
         model.safetensors or an ONNX file; modules.json and 1_Pooling are honoured. Weights may be of BERT, RoBERTa, XLM-R,
-        DistilBERT or MPNet, and on the CPU of ModernBERT, Llama, Mistral, Qwen2 or Qwen3 too.
+        DistilBERT, MPNet, ModernBERT, Llama, Mistral, Qwen2 or Qwen3.
     device : "auto", "cpu", "cuda" (ONNX Runtime on a GPU, float32) or "tensorrt", the last two for weights that the package
         builds a graph from. "auto" takes a GPU where one can be used, with TensorRT where an engine of the model was built;
         `describe()` says what it chose and why. A device that was asked for by name and cannot be used raises, and names what
         is missing. With "tensorrt" and no engine (`llmrec-fast build-engine`), `warmup` builds one and `encode` raises.
     precision : "float32"; "float16" products on TensorRT; None: float16 on TensorRT and float32 elsewhere; or "int8" for the
-        products of a model given as safetensors (on TensorRT, of the BERT family). On the CPU: one scale an output channel of
+        products of a model given as safetensors. On the CPU: one scale an output channel of
         the weights, a scale and a zero point a row of activations. With all-MiniLM-L6-v2 and 2,000 short texts, against
         float32: mean cosine .9990, least .9971, 96% of the ten nearest neighbours the same, where weights have 8 bits (x86 with
         AVX-512 VNNI, and every processor without AVX2); .9975, .9932 and 94% where they have 7 bits (x86 with AVX2 and no
@@ -169,10 +169,9 @@ class Encoder:
             "pooling": "+".join(self._files.pooling.modes),
             "normalize": self._normalize,
         }
-        if isinstance(self._model, LoadedModel):
-            described["engine"] = self._model.engine
-            if self._model.weight_bits is not None:
-                described["weight_bits"] = self._model.weight_bits
+        described["engine"] = self._model.engine
+        if isinstance(self._model, LoadedModel) and self._model.weight_bits is not None:
+            described["weight_bits"] = self._model.weight_bits
         return described
 
     def encode(

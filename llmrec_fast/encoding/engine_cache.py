@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llmrec_fast.encoding import plain_graph
-from llmrec_fast.encoding.architectures import Architecture
+from llmrec_fast.encoding import plain_builder
 from llmrec_fast.encoding.engine_profiles import Profile
+from llmrec_fast.encoding.plain_attention import LayoutName
+from llmrec_fast.encoding.plain_families import AnyArchitecture
 from llmrec_fast.fetch import cache_folder
 
 _MAGIC = b"llmrec_fast TensorRT engine 1\n"
@@ -32,6 +33,7 @@ class EngineKey:
     weights : digest of the weights files.
     graph : digest of the architecture and of the version of the graph builder.
     precision : of the matrix products.
+    layout : how it takes texts.
     profiles : digest of the optimisation profiles.
     gpu : its name and compute capability.
     tensorrt : version.
@@ -40,15 +42,16 @@ class EngineKey:
     weights: str
     graph: str
     precision: str
+    layout: LayoutName
     profiles: str
     gpu: str
     tensorrt: str
 
     @property
     def path(self) -> Path:
-        """Where the engine lies: one for each model, precision and GPU, so that stale ones are replaced and do not pile up."""
+        """Where the engine lies: one a model, precision, layout and GPU, so that stale ones are replaced and do not pile up."""
         gpu = re.sub(r"\W+", "-", self.gpu).strip("-")
-        return cache_folder() / "engines" / f"{self.weights[:16]}-{self.precision}-{gpu}.engine"
+        return cache_folder() / "engines" / f"{self.weights[:16]}-{self.precision}-{self.layout}-{gpu}.engine"
 
     @property
     def timing_path(self) -> Path:
@@ -65,21 +68,27 @@ class Found:
     problem: str | None = None
 
 
-def make_key(
-    weights: Sequence[Path],
-    architecture: Architecture,
-    precision: str,
-    profiles: Sequence[Profile],
-    gpu: str,
-    tensorrt: str,
-) -> EngineKey:
-    """The key of a model's engine; reads the weights files once."""
+def digest_weights(weights: Sequence[Path]) -> str:
+    """Of the files' content; reads them once."""
     digest = hashlib.blake2b(digest_size=16)
     for path in weights:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())
-    graph = _digest(f"{plain_graph.VERSION} {architecture}".encode())
-    return EngineKey(digest.hexdigest(), graph, precision, _digest(repr(profiles).encode()), gpu, tensorrt)
+    return digest.hexdigest()
+
+
+def make_key(
+    weights: str,
+    architecture: AnyArchitecture,
+    precision: str,
+    layout: LayoutName,
+    profiles: Sequence[Profile],
+    gpu: str,
+    tensorrt: str,
+) -> EngineKey:
+    """The key of a model's engine; `weights` is their digest."""
+    graph = _digest(f"{plain_builder.VERSION} {architecture}".encode())
+    return EngineKey(weights, graph, precision, layout, _digest(repr(profiles).encode()), gpu, tensorrt)
 
 
 def read_engine(key: EngineKey) -> Found:

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from llmrec_fast.errors import InvalidInput
 
-Shape = tuple[int, int]
+Shape = tuple[int, int]  # (batch, time) of padded texts, (texts, tokens) of packed ones
 TIME_STEP = 16
 FEW_TEXTS = 8
+_LIKELY_TOKENS = 32
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The least, the likeliest and the largest shape (batch, time) of a part of the grid."""
+    """The least, the likeliest and the largest shape of a part of the grid."""
 
     least: Shape
     likeliest: Shape
@@ -52,9 +53,25 @@ def plan_profiles(longest: int, tokens_per_batch: int) -> tuple[Profile, ...]:
     return tuple(profiles)
 
 
+def plan_packed_profiles(longest: int, tokens_per_batch: int) -> tuple[Profile, ...]:
+    """Profiles of packed batches, whose shapes are (texts, tokens): tokens growing eightfold from 128, in any number of texts.
+
+    The likeliest texts have 32 tokens. A batch may be one text of `longest` tokens, and few texts are rounded up.
+    """
+    profiles = []
+    most = max(tokens_per_batch, longest)
+    most += most // 8 + 2 * FEW_TEXTS
+    low, high = 1, 8 * TIME_STEP
+    while low <= most:
+        tokens = min(high, most)
+        profiles.append(Profile((1, low), (max(tokens // _LIKELY_TOKENS, 1), tokens), (tokens, tokens)))
+        low, high = high + 1, 8 * high
+    return tuple(profiles)
+
+
 def choose_profile(profiles: Sequence[Profile], shape: Shape) -> int:
     """The position of the profile that holds the shape; raises `InvalidInput` where none does."""
     for place, profile in enumerate(profiles):
         if profile.holds(shape):
             return place
-    raise InvalidInput(f"the engine holds no batch of {shape[0]} texts of {shape[1]} tokens")
+    raise InvalidInput(f"the engine holds no batch of {shape[0]} texts and {shape[1]} tokens")

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from llmrec_fast.encoding.engine_layouts import Arranged
 from llmrec_fast.encoding.engine_profiles import Shape
-from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT
+from llmrec_fast.encoding.graph_builder import OUTPUT
 from llmrec_fast.encoding.tensorrt_session import Engine, FixedShape
 from llmrec_fast.encoding.token_table import TokenTable
-from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.errors import CudaError
 from llmrec_fast.kernels.cuda.graphs import Graph
 from llmrec_fast.kernels.cuda.memory import Place
@@ -31,8 +31,7 @@ from llmrec_fast.kernels.cuda.views import DeviceView
 class _Bucket:
     """One shape on one stream. The first call enqueues the engine, the second records it, later ones replay."""
 
-    ids: DeviceView
-    lengths: DeviceView
+    inputs: dict[str, DeviceView]
     rows: DeviceView
     engine: FixedShape
     graph: Graph | None = None
@@ -51,17 +50,17 @@ class GraphedEngine:
         self._refused = False
 
     @contextmanager
-    def running(self, ids: Int32Array, lengths: Int32Array, place: Place) -> Iterator[TokenTable]:
-        """As `DeviceSession.running`, for ids and lengths of a shape of the grid."""
-        shape = ids.shape[0], ids.shape[1]
+    def running(self, batch: Arranged, place: Place) -> Iterator[TokenTable]:
+        """As `DeviceSession.running`, for few texts."""
+        shape = batch.shape
         with self._lock:
             bucket = self._buckets.get((place.stream, shape))
             if bucket is None:
                 bucket = self._buckets[place.stream, shape] = self._bind(shape, place)
         memory = self._here.memory
         with bucket.lock, memory.at(place):
-            memory.write(bucket.ids.owner, 0, ids, place)
-            memory.write(bucket.lengths.owner, 0, lengths, place)
+            for name, values in batch.inputs.items():
+                memory.write(bucket.inputs[name].owner, 0, values, place)
             if bucket.graph is None and bucket.calls == 1 and not self._refused:
                 self._record(bucket, place)
             if bucket.graph is None:
@@ -70,7 +69,7 @@ class GraphedEngine:
                 bucket.graph.replay(place)
             bucket.calls += 1
             # the next call writes over the rows: in order on the stream, and not before the consumer has enqueued its reading
-            yield TokenTable(bucket.rows.owner, shape[1])
+            yield TokenTable(bucket.rows.owner, batch.starts)
 
     def _record(self, bucket: _Bucket, place: Place) -> None:
         try:
@@ -84,14 +83,16 @@ class GraphedEngine:
             )
 
     def _bind(self, shape: Shape, place: Place) -> _Bucket:
-        here, (batch, time) = self._here, shape
+        here, layout = self._here, self._engine.layout
         with here.memory.at(place):
             if place.stream not in self._activations:
                 size = max(1, self._engine.activation_bytes)
                 self._activations[place.stream] = here.new("activations", (size,), np.uint8, place)
-            ids = here.new(IDS, shape, np.int32, place)
-            lengths = here.new(LENGTHS, (batch,), np.int32, place)
-            rows = here.new(OUTPUT, (batch * time, self._hidden), np.float32, place)
-            addresses = {view.name: view.pointer for view in (ids, lengths, rows)}
+            inputs = {
+                name: here.new(name, dimensions, np.int32, place)
+                for name, dimensions in layout.dimensions(shape).items()
+            }
+            rows = here.new(OUTPUT, (layout.rows(shape), self._hidden), np.float32, place)
+            addresses = {view.name: view.pointer for view in (*inputs.values(), rows)}
             engine = self._engine.fix(shape, addresses, self._activations[place.stream].pointer, place.stream)
-        return _Bucket(ids, lengths, rows, engine)
+        return _Bucket(inputs, rows, engine)

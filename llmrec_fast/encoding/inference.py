@@ -25,7 +25,7 @@ from llmrec_fast.encoding.packed import (
     weight_bits,
 )
 from llmrec_fast.encoding.packed_gated import PackedGatedModel
-from llmrec_fast.encoding.plain_graph import Precision
+from llmrec_fast.encoding.plain_builder import Precision
 from llmrec_fast.encoding.pooling import Pooling
 from llmrec_fast.encoding.prepared import prepared_arrays, prepared_graph
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session

@@ -106,7 +106,7 @@ class ModelFiles:
 
     @property
     def of_bert_family(self) -> bool:
-        """Whether the weights are of a family that the GPU sessions and the float32 kernels know."""
+        """Whether the weights are of a family that the float32 kernels know."""
         return bool(self.weights) and self.config.get("model_type") in BERT_TYPES
 
 

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmrec_fast.encoding.engine_layouts import Layout
 from llmrec_fast.encoding.engine_profiles import Profile, Shape, choose_profile
-from llmrec_fast.encoding.graph_builder import IDS, LENGTHS
 from llmrec_fast.errors import CorruptFile, CudaError, InvalidInput
 
 
-def build_engine(model: bytes, profiles: Sequence[Profile], timing: bytes) -> tuple[bytes, bytes]:
+def build_engine(model: bytes, layout: Layout, profiles: Sequence[Profile], timing: bytes) -> tuple[bytes, bytes]:
     """An engine of a strongly typed ONNX file, and what was learned about the speed of kernels, for the next build.
 
-    Takes minutes, on the current GPU. `timing` is what an earlier build learned, or nothing.
+    Takes minutes, on the current GPU. `layout` is that of the inputs, `timing` what an earlier build learned, or nothing.
 
     Raises
     ------
@@ -36,8 +36,9 @@ def build_engine(model: bytes, profiles: Sequence[Profile], timing: bytes) -> tu
     settings = builder.create_builder_config()
     for profile in profiles:
         shapes = builder.create_optimization_profile()
-        shapes.set_shape(IDS, profile.least, profile.likeliest, profile.largest)
-        shapes.set_shape(LENGTHS, profile.least[:1], profile.likeliest[:1], profile.largest[:1])
+        least, likeliest, largest = map(layout.dimensions, (profile.least, profile.likeliest, profile.largest))
+        for name in least:
+            shapes.set_shape(name, least[name], likeliest[name], largest[name])
         _check(settings.add_optimization_profile(shapes) >= 0, f"take the profile {profile}")
     cache = settings.create_timing_cache(timing)
     _check(settings.set_timing_cache(cache, False), "take the timing cache; delete the .timing file beside the engine")
@@ -54,18 +55,19 @@ class Engine:
     Raises `CorruptFile` where TensorRT does not take the engine.
     """
 
-    def __init__(self, data: bytes, profiles: Sequence[Profile]) -> None:
+    def __init__(self, data: bytes, layout: Layout, profiles: Sequence[Profile]) -> None:
         library, self._logger = _open()
         self._runtime = library.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise CorruptFile("TensorRT cannot load the engine")
+        self.layout = layout
         self._profiles = profiles
         self._contexts: dict[int, _Context] = {}
         self._lock = threading.Lock()
 
     def enqueue(self, shape: Shape, addresses: Mapping[str, int], stream: int) -> None:
-        """Run on the stream, without waiting: `shape` (batch, time) of the ids, device addresses of inputs and output by name.
+        """Run on the stream, without waiting: the shape of the batch, device addresses of inputs and output by name.
 
         Calls of several threads on one stream follow each other. The addresses must stay valid until the stream is past them.
         """
@@ -81,7 +83,7 @@ class Engine:
             if context.profile != place:
                 _check(native.set_optimization_profile_async(place, stream), f"switch to profile {place}")
                 context.profile = place
-            _bind(native, shape, addresses)
+            self._bind(native, shape, addresses)
             _check(native.execute_async_v3(stream), "enqueue the engine")
 
     @property
@@ -100,8 +102,14 @@ class Engine:
         native.set_device_memory(activations, self.activation_bytes)
         place = choose_profile(self._profiles, shape)
         _check(native.set_optimization_profile_async(place, stream), f"switch to profile {place}")
-        _bind(native, shape, addresses)
+        self._bind(native, shape, addresses)
         return FixedShape(native)
+
+    def _bind(self, native: Any, shape: Shape, addresses: Mapping[str, int]) -> None:
+        for name, dimensions in self.layout.dimensions(shape).items():
+            _check(native.set_input_shape(name, dimensions), f"take {name} of the shape {dimensions}")
+        for name in addresses:
+            _check(native.set_tensor_address(name, addresses[name]), f"take an address for {name}")
 
 
 @dataclass(frozen=True)
@@ -113,13 +121,6 @@ class FixedShape:
     def enqueue(self, stream: int) -> None:
         """Run on the stream, without waiting. A CUDA graph may record it from the second time on: the first one prepares."""
         _check(self.native.execute_async_v3(stream), "enqueue the engine")
-
-
-def _bind(native: Any, shape: Shape, addresses: Mapping[str, int]) -> None:
-    _check(native.set_input_shape(IDS, shape), f"take ids of shape {shape}")
-    _check(native.set_input_shape(LENGTHS, shape[:1]), f"take {shape[0]} lengths")
-    for name in addresses:
-        _check(native.set_tensor_address(name, addresses[name]), f"take an address for {name}")
 
 
 @dataclass

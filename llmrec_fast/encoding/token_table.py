@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from llmrec_fast.arrays import Int64Array
 from llmrec_fast.encoding.tokens import Int32Array
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import Runtime
@@ -15,10 +16,10 @@ TOKENS_PER_BATCH = 16384
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Token embeddings on a device: row `text * time + token` of `rows` (batch * time, hidden) float32."""
+    """Token embeddings on a device: row `starts[text] + token` of `rows` (n, hidden) float32."""
 
     rows: Any
-    time: int
+    starts: Int64Array
 
 
 class DeviceSession(Protocol):
@@ -27,6 +28,10 @@ class DeviceSession(Protocol):
     runtime: Runtime
     hidden: int
     longest: int
+
+    @property
+    def engine(self) -> str:
+        """What runs, for people."""
 
     def prepare(self) -> None:
         """Do what may take minutes and must not happen within a request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +11,36 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from llmrec_fast.encoding import cuda_session, devices
+from llmrec_fast.encoding.cuda_graph import build_cuda_graph
 from llmrec_fast.encoding.devices import Probes
 from llmrec_fast.encoding.encoder import Encoder
+from llmrec_fast.encoding.families import build_model_graph
+from llmrec_fast.encoding.graph_builder import FUSED, Graph
+from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import DeviceUnavailable
 from llmrec_fast.kernels.cuda.memory import Place
 from llmrec_fast.kernels.cuda.runtime import using
+from tests.encoding.gated_models import GATED_KINDS, write_gated_model
 from tests.encoding.tiny_models import KINDS, WORDS, write_model
 from tests.simt import build
 from tests.simt.memory import Emulation
 
+# ONNX Runtime's own operators with a float32 kernel on CUDA, of those that any graph here has (docs/OperatorKernels.md)
+FLOAT32_KERNELS = {
+    "Attention",
+    "BiasGelu",
+    "EmbedLayerNormalization",
+    "FastGelu",
+    "Gelu",
+    "MultiHeadAttention",
+    "QuickGelu",
+    "RotaryEmbedding",
+}
 TEXTS = [" ".join(WORDS[first : first + length]) for first in range(4) for length in (0, 1, 3, 7, 11)]
 
 
@@ -97,6 +115,49 @@ def test_vectors_are_those_of_the_cpu(double: Double, tmp_path: Path, kind: str,
     assert ours.describe()["device"] == "cuda"
     np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=1e-5)
     assert ours.encode([]).shape == (0, ours.dimension)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("kind", GATED_KINDS)
+def test_vectors_of_the_other_families_are_those_of_the_cpu(
+    double: Double, tmp_path: Path, kind: str, pooling: str
+) -> None:
+    folder = write_gated_model(tmp_path, kind)
+    ours, theirs = Encoder(folder, device="cuda", pooling=pooling), Encoder(folder, device="cpu", pooling=pooling)
+    np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=5e-5)
+
+
+@pytest.mark.parametrize("config", [{"num_key_value_heads": 2}, {"hidden_act": "gelu_new", "attention_bias": True}])
+def test_decoders_of_other_shapes_too(double: Double, tmp_path: Path, config: dict[str, Any]) -> None:
+    folder = write_gated_model(tmp_path, "llama", config=config)
+    found = Encoder(folder, device="cuda", pooling="last").encode(TEXTS)
+    np.testing.assert_allclose(found, Encoder(folder, device="cpu", pooling="last").encode(TEXTS), atol=5e-5)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *GATED_KINDS])
+def test_each_operator_has_a_kernel_on_the_gpu(tmp_path: Path, kind: str) -> None:
+    folder = write_model(tmp_path, kind) if kind in KINDS else write_gated_model(tmp_path, kind)
+    config = json.loads((folder / "config.json").read_text())
+    with WeightFiles([folder / "model.safetensors"]) as weights:
+        assert _own_operators(build_cuda_graph(config, weights)) <= FLOAT32_KERNELS
+        on_cpu = _own_operators(build_model_graph(config, weights))
+    assert ("GroupQueryAttention" in on_cpu) == (kind in GATED_KINDS[1:])
+
+
+def _own_operators(graph: Graph) -> set[str]:
+    return {node.op_type for node in onnx.load_from_string(graph.model).graph.node if node.domain == FUSED}
+
+
+@pytest.mark.parametrize(("kind", "captured"), [("bert", "1"), ("mpnet", "0"), ("modernbert", "0"), ("qwen3", "1")])
+def test_graphs_are_captured_where_nothing_runs_on_the_cpu(
+    double: Double, tmp_path: Path, emulation: Emulation, kind: str, captured: str
+) -> None:
+    emulation.memory.place = Place(0, 7)
+    try:
+        Encoder(write_model(tmp_path, kind) if kind in KINDS else write_gated_model(tmp_path, kind), device="cuda")
+    finally:
+        emulation.memory.place = Place(0, 0)
+    assert double.settings["enable_cuda_graph"] == captured
 
 
 def test_several_modes_are_joined_and_normalised(double: Double, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from llmrec_fast.encoding import Encoder, VectorCache
 from llmrec_fast.encoding.packed import PackedModel, float32_kernels, tokens_quick_alone, weight_bits
-from llmrec_fast.encoding.plain_graph import Precision
+from llmrec_fast.encoding.plain_builder import Precision
 from llmrec_fast.encoding.session import GraphSession, OnnxFileSession, Session
 from llmrec_fast.kernels.cpu import scratch
 from llmrec_fast.kernels.cpu.intrinsics import PORTABLE, VNNI, instruction_set

@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from llmrec_fast.encoding.architectures import Architecture, read_architecture
 from llmrec_fast.encoding.graph import build_graph
 from llmrec_fast.encoding.graph_builder import IDS, LENGTHS, OUTPUT
-from llmrec_fast.encoding.plain_graph import PlainGraph, build_plain_graph
+from llmrec_fast.encoding.plain_builder import PlainGraph
+from llmrec_fast.encoding.plain_graph import build_plain_graph
 from llmrec_fast.encoding.session import GraphSession
 from llmrec_fast.encoding.weights import WeightFiles
 from llmrec_fast.errors import InvalidInput

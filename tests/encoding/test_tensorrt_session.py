@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ast
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,24 +17,21 @@ from llmrec_fast.encoding import (
     devices,
     engine_cache,
     engine_profiles,
-    graphed_engine,
     tensorrt_session,
 )
-from llmrec_fast.encoding.devices import Probes
 from llmrec_fast.encoding.encoder import Encoder
 from llmrec_fast.encoding.engine_profiles import choose_profile, plan_profiles, round_up
 from llmrec_fast.errors import CudaError, DeviceUnavailable, InvalidInput
-from llmrec_fast.kernels import cpu, cuda
 from llmrec_fast.kernels.cuda.memory import Place
-from llmrec_fast.kernels.cuda.runtime import Runtime, using
-from tests.encoding.tensorrt_double import NAMES, Surface, TensorRT, address_as_array, graphs_of
+from llmrec_fast.kernels.cuda.runtime import using
+from tests.encoding.tensorrt_double import NAMES, Surface, TensorRT
 from tests.encoding.tiny_models import KINDS, WORDS, write_model
 from tests.simt import build
-from tests.simt.memory import DeviceArray, EmulatedMemory, Emulation
+from tests.simt.memory import EmulatedMemory, Emulation
 
 TEXTS = [" ".join(WORDS[first : first + length]) for first in range(4) for length in (0, 1, 3, 7, 11)]
-# Python's, and a profile's
-OWN = {"import_module", "Lock", "get", "join", "least", "likeliest", "largest"}
+# Python's, a layout's, and a profile's
+OWN = {"import_module", "Lock", "get", "items", "join", "dimensions", "least", "likeliest", "largest"}
 
 
 @pytest.fixture(scope="module")
@@ -45,37 +39,6 @@ def emulation() -> Emulation:
     if (reason := build.missing_for_module()) is not None:
         pytest.skip(f"the CUDA kernels cannot be emulated here: {reason}")
     return Emulation()
-
-
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TensorRT:
-    made = TensorRT()
-    monkeypatch.setitem(sys.modules, "tensorrt", made)
-    monkeypatch.setattr(devices, "THIS_MACHINE", Probes(*(lambda: None for _ in range(5))))
-    monkeypatch.setattr(devices, "describe_gpu", lambda device: f"GPU {device} 9.0")
-    monkeypatch.setattr(graphed_engine, "Graph", graphs_of(made))
-    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
-    return made
-
-
-@pytest.fixture
-def memory() -> EmulatedMemory:
-    return EmulatedMemory(lambda device, stream: None)
-
-
-@pytest.fixture
-def double(library: TensorRT, memory: EmulatedMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[TensorRT]:
-    """The double, and instead of the CUDA kernels, which need an emulation, the one for the CPU."""
-
-    def pool(
-        rows: DeviceArray, starts: Any, lengths: Any, *, weights: Any, mode: str, normalize: bool, out: Any
-    ) -> None:
-        pooled = cpu.pool(rows._host, starts, lengths, weights=weights, mode=mode, normalize=normalize)
-        address_as_array(out.pointer, np.float32, out.shape)[...] = pooled
-
-    monkeypatch.setattr(cuda, "pool", pool)
-    with using(Runtime(SimpleNamespace(), memory)):
-        yield library
 
 
 def _warm(folder: Path, **settings: Any) -> Encoder:
@@ -200,7 +163,7 @@ def test_a_stale_engine_is_told_and_replaced(
     if change == "tensorrt":
         double.__version__ = "11.4.0.106"
     elif change == "graph":
-        monkeypatch.setattr(engine_cache.plain_graph, "VERSION", 1000)
+        monkeypatch.setattr(engine_cache.plain_builder, "VERSION", 1000)
     else:
         monkeypatch.setattr(engine_profiles, "FEW_TEXTS", 4)
     with pytest.warns(RuntimeWarning, match=f"is stale \\({change} was .*build-engine"):
