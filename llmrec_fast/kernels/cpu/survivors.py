@@ -88,9 +88,14 @@ def _pass_second(
     waiting: np.ndarray,
     tails: Float32Array,
     kept: int,
+    next_codes: int,
+    stop_codes: int,
 ) -> int:
     """Append the rows among found[:count] whose second bound reaches the threshold to `waiting`, and what bounds their columns
-    after the first stage to `tails`; how many there are then."""
+    after the first stage to `tails`; how many there are then.
+
+    On the way, the cache lines from byte `next_codes` of the second codes to `stop_codes` are asked for.
+    """
     stride = second // 2 + 16
     before = kept
     limit, saturated = splat_floats8(threshold), splat_floats8(np.float32(32767))
@@ -101,6 +106,9 @@ def _pass_second(
         prefetch(codes, place)
         prefetch(codes, place + stride - 1)
     for i in range(0, count, 8):
+        for line in range(next_codes, min(next_codes + _LINES_A_GROUP * 64, stop_codes), 64):
+            prefetch(codes, line)
+        next_codes += _LINES_A_GROUP * 64
         for ahead in range(i + _PREFETCH_SECOND, i + _PREFETCH_SECOND + 8):
             place = np.int64(found[ahead]) * stride
             prefetch(codes, place)
@@ -259,15 +267,17 @@ def finish(
     dense = False
     for top in range(first_panel, stop_panel, chunk):
         end = min(top + chunk, stop_panel)
-        # where most rows are needed by some query, the next chunk's int8 codes are read in order, a part beside each query
-        next_codes = np.int64(end) * 512 * third
-        next_bytes = np.int64(min(end + chunk, stop_panel) - end) * 512 * third if dense else np.int64(0)
+        # where most rows are needed by some query, the codes of the next chunk are read in order, a part beside each query
+        stride = second // 2 + 16 if second > 0 else third
+        next_codes = np.int64(end) * 512 * stride
+        next_bytes = np.int64(min(end + chunk, stop_panel) - end) * 512 * stride if dense else np.int64(0)
         needed = 0
         for j in range(queries):
             if status[j] != SEARCHABLE:
                 continue
             threshold = splat_shorts16(least[j])
             before = kept = lengths[j, 1]
+            ahead, ahead_stop = next_codes + next_bytes * j // queries, next_codes + next_bytes * (j + 1) // queries
             if second == 0:
                 for panel in range(top, end):
                     at = ((panel - origin) * padded + j) * 512
@@ -282,10 +292,12 @@ def finish(
                     for i in range(start, count):
                         found_bounds[i] = bounds[at + (found[i] & 511)]
                 counts[j, 0] += count
+                needed += count
                 if count > 0:
                     kept = _pass_second(
                         isa, found, found_bounds, count, second, second_codes, second_terms, second_queries, offsets[1, j],
                         second_weights, j, finer[j, 0], found_tails, waiting[j], tails[j], kept,
+                        ahead, ahead_stop,
                     )  # fmt: skip
             counts[j, 1] += kept - before
             passed = lengths[j, 0]
@@ -302,7 +314,7 @@ def finish(
                 sizes[j] = _rerank(
                     isa, waiting[j], tails[j], kept, j, finer[j, 2], base, third_codes, third_terms, third, query_codes,
                     third_weights, rows, bias, euclidean, wide, scores[j], heap_rows[j], sizes[j], counts,
-                    next_codes + next_bytes * j // queries, next_codes + next_bytes * (j + 1) // queries,
+                    ahead_stop if second > 0 else ahead, ahead_stop,
                 )  # fmt: skip
                 passed = kept = 0
             lengths[j, 0], lengths[j, 1] = passed, kept
