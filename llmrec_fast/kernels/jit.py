@@ -5,8 +5,10 @@ Importing this module imports Numba, so only `kernels.cpu` does, and only on fir
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -31,12 +33,25 @@ def jit(*, fastmath: bool | set[str] = False, inline: bool = False) -> Callable[
     return decorate
 
 
+@cache
+def _sources_stamp() -> str:
+    """A digest that changes when a source file of a kernel or of a helper does."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        state = path.stat()
+        digest.update(f"{path.name} {state.st_mtime_ns} {state.st_size}\n".encode())
+    return digest.hexdigest()
+
+
 class KernelCache(NullCache):  # type: ignore[misc]
-    """Numba's cache of a kernel on disk, without two costs of a fresh process.
+    """Numba's cache of a kernel on disk, without two costs of a fresh process and one danger.
 
     Numba opens it when a function is decorated, which most of the kernels that are imported never need. And before it loads
     a compiled function, it registers every function that it could compile: 60 modules, a quarter of the time to a first
     answer, of which compiled code calls none.
+
+    Numba takes a compiled kernel for current until the kernel's own file changes, even if a helper that was folded into it, or
+    that it calls, lies in another one. Here every source file of the kernels counts.
 
     Numba refuses to cache a function whose source folder and user cache folder are both unwritable; such a kernel is
     compiled anew in each process instead.
@@ -48,7 +63,10 @@ class KernelCache(NullCache):  # type: ignore[misc]
     @cached_property
     def _files(self) -> Any:
         try:
-            return FunctionCache(self._function)
+            files = FunctionCache(self._function)
+            index = files._cache_file
+            index._source_stamp = (index._source_stamp, _sources_stamp())
+            return files
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise

@@ -54,10 +54,16 @@ print(json.dumps(seen))
 """
 
 
-def _run(folder: Path) -> dict[str, object]:
+_CHANGED = """
+from llmrec_fast.kernels import jit
+jit._sources_stamp = lambda: "another"
+"""
+
+
+def _run(folder: Path, before: str = "") -> dict[str, object]:
     (folder / "kernel.py").write_text(_KERNEL)
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM],
+        [sys.executable, "-c", before + _PROGRAM],
         cwd=Path(__file__).parents[2],
         env={"PYTHONPATH": f"{folder}:.", "PATH": "", "NUMBA_CACHE_DIR": str(folder / "cache")},
         capture_output=True,
@@ -78,6 +84,25 @@ def test_a_second_process_loads_the_kernel_and_sets_up_no_compiler(tmp_path: Pat
     assert not second["linear algebra"]
     assert not second["opened"]
     assert str(second["folder"]).startswith(str(tmp_path / "cache"))
+
+
+def test_a_kernel_is_compiled_anew_when_another_source_file_has_changed(tmp_path: Path) -> None:
+    _run(tmp_path)
+    changed = _run(tmp_path, _CHANGED)
+    assert (changed["hits"], changed["misses"]) == (0, 1)
+    again = _run(tmp_path, _CHANGED)
+    assert (again["hits"], again["misses"]) == (1, 0)
+
+
+def test_the_stamp_follows_helpers_in_other_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    helper = tmp_path / "cpu" / "helper.py"
+    helper.write_text("one = 1\n")
+    monkeypatch.setattr(kernels_jit, "__file__", str(tmp_path / "jit.py"))
+    stamps = {kernels_jit._sources_stamp.__wrapped__()}
+    helper.write_text("one = 1.0\n")
+    stamps.add(kernels_jit._sources_stamp.__wrapped__())
+    assert len(stamps) == 2
 
 
 def test_every_kernel_keeps_its_files_in_this_cache() -> None:
