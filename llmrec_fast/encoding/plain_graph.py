@@ -72,9 +72,11 @@ class _Builder(TextsBuilder):
         padding = self._value("padding_id", np.array(padding_id, np.int32))
         self._node("Equal", [IDS, padding], "is_padding")
         self._node("Not", ["is_padding"], "is_token")
-        self._node("Cast", ["is_token"], "token_ones", to=TensorProto.INT32)
+        # TensorRT sums floats alone along an axis; counts of tokens are exact in them
+        self._node("Cast", ["is_token"], "token_ones", to=TensorProto.FLOAT)
         self._node("CumSum", ["token_ones", self._value("time_axis", np.array(1, np.int32))], "token_count")
-        self._node("Mul", ["token_count", "token_ones"], "token_rank")
+        self._node("Mul", ["token_count", "token_ones"], "token_rank_float")
+        self._node("Cast", ["token_rank_float"], "token_rank", to=TensorProto.INT32)
         return self._node("Add", ["token_rank", padding], "position_ids")
 
     def _mask(self) -> str:

@@ -32,7 +32,7 @@ from tests.encoding.test_families import LENGTHS as SIZES
 from tests.encoding.test_families import VARIANTS
 from tests.encoding.tiny_models import KINDS, write_model
 
-# what TensorRT 10.12's parser takes (onnx-tensorrt, docs/operators.md), of what the graphs of all families need
+# what the parser of TensorRT 11.0 takes (onnx-tensorrt, docs/operators.md), of what the graphs of all families need
 TENSORRT_OPERATORS = {
     "Abs",
     "Add",
