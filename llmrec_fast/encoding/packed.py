@@ -6,6 +6,7 @@ zero point (`kernels/cpu/transformer.py`). Attention, norms and activations stay
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,8 +16,8 @@ import numpy.typing as npt
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.architectures import Architecture
 from llmrec_fast.encoding.relative_positions import bias_by_distance
+from llmrec_fast.encoding.session import check_vocabulary
 from llmrec_fast.encoding.tokens import Int32Array
-from llmrec_fast.errors import InvalidInput
 
 if TYPE_CHECKING:
     from llmrec_fast.kernels.cpu.scratch import Scratch
@@ -172,10 +173,32 @@ class _Reader:
         return self._weights.read(self._architecture.prefix + name, *shape)
 
 
-class PackedModel:
-    """A loaded model. `run` may be called by several threads at once; each call is one thread's work."""
+class PackedSession(ABC):
+    """A loaded model on the package's own kernels. Several threads may call it at once; each call is one thread's work."""
 
     device = "cpu"
+    hidden: int
+
+    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
+        """See `Session.run`: the padded form, for callers that need one."""
+        from llmrec_fast.kernels.cpu.scratch import borrowed_scratch
+
+        result = np.zeros((*ids.shape, self.hidden), np.float32)
+        with borrowed_scratch() as scratch:
+            tokens, _ = self.run_packed([row[:length] for row, length in zip(ids, lengths, strict=True)], scratch)
+            result[np.arange(ids.shape[1]) < lengths[:, None]] = tokens
+        return result
+
+    @abstractmethod
+    def run_packed(self, windows: Sequence[Int32Array], scratch: Scratch) -> tuple[Float32Array, Int64Array]:
+        """Token embeddings (tokens, hidden) of texts end to end, in `scratch`, and the texts' lengths.
+
+        Raises `InvalidInput` for an id beyond the vocabulary.
+        """
+
+
+class PackedModel(PackedSession):
+    """A model of the BERT family, of what `packed_arrays` made of its parameters."""
 
     def __init__(self, architecture: Architecture, arrays: Arrays) -> None:
         from llmrec_fast.kernels.cpu.transformer import Embedding, Layers, Linear, Norm
@@ -201,30 +224,13 @@ class PackedModel:
         self._architecture = architecture
         self.hidden = architecture.hidden
 
-    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
-        """See `Session.run`: the padded form, for callers that need one."""
-        from llmrec_fast.kernels.cpu.scratch import borrowed_scratch
-
-        result = np.zeros((*ids.shape, self.hidden), np.float32)
-        with borrowed_scratch() as scratch:
-            tokens, _ = self.run_packed([row[:length] for row, length in zip(ids, lengths, strict=True)], scratch)
-            result[np.arange(ids.shape[1]) < lengths[:, None]] = tokens
-        return result
-
     def run_packed(self, windows: Sequence[Int32Array], scratch: Scratch) -> tuple[Float32Array, Int64Array]:
-        """Token embeddings (tokens, hidden) of texts end to end, in `scratch`, and the texts' lengths.
-
-        Raises `InvalidInput` for an id beyond the vocabulary.
-        """
+        """See `PackedSession.run_packed`."""
         from llmrec_fast.kernels.cpu.transformer import encode_packed
 
         lengths = np.array([len(window) for window in windows], np.int64)
         ids = np.concatenate(windows)
-        if int(ids.max()) >= self._architecture.vocabulary:
-            raise InvalidInput(
-                f"the tokenizer gives the token {int(ids.max())}, but the model knows {self._architecture.vocabulary} "
-                "tokens: tokenizer.json and the weights are not of the same model"
-            )
+        check_vocabulary(ids, self._architecture.vocabulary)
         embeddings = encode_packed(
             ids,
             self._positions(windows),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from llmrec_fast.arrays import Float32Array, Int64Array
 from llmrec_fast.encoding.gated_parameters import GatedLayer, GatedParameters, Pair
-from llmrec_fast.encoding.packed import pack_linear
+from llmrec_fast.encoding.packed import PackedSession, pack_linear
 from llmrec_fast.encoding.session import check_vocabulary
 from llmrec_fast.encoding.tokens import Int32Array
 
@@ -27,8 +27,8 @@ _LINEARS = ("projections", "attention_output", "gate_up", "down")
 _NORMS = ("attention_norm", "feed_forward_norm")
 
 
-class PackedGatedModel:
-    """A loaded model. `run` may be called by several threads at once; each call is one thread's work.
+class PackedGatedModel(PackedSession):
+    """A ModernBERT or a decoder.
 
     Parameters
     ----------
@@ -39,8 +39,6 @@ class PackedGatedModel:
     ------
     CorruptFile : a parameter is missing or has the wrong shape.
     """
-
-    device = "cpu"
 
     def __init__(self, parameters: GatedParameters, *, quantise: bool) -> None:
         from llmrec_fast.kernels.cpu.gated_transformer import GatedSizes, Rotary
@@ -57,21 +55,8 @@ class PackedGatedModel:
         self.hidden = shape.hidden
         self.max_length = shape.max_length
 
-    def run(self, ids: Int32Array, lengths: Int32Array) -> Float32Array:
-        """See `Session.run`: the padded form, for callers that need one."""
-        from llmrec_fast.kernels.cpu.scratch import borrowed_scratch
-
-        result = np.zeros((*ids.shape, self.hidden), np.float32)
-        with borrowed_scratch() as scratch:
-            tokens, _ = self.run_packed([row[:length] for row, length in zip(ids, lengths, strict=True)], scratch)
-            result[np.arange(ids.shape[1]) < lengths[:, None]] = tokens
-        return result
-
     def run_packed(self, windows: Sequence[Int32Array], scratch: Scratch) -> tuple[Float32Array, Int64Array]:
-        """Token embeddings (tokens, hidden) of texts end to end, in `scratch`, and the texts' lengths.
-
-        Raises `InvalidInput` for an id beyond the vocabulary.
-        """
+        """See `PackedSession.run_packed`."""
         from llmrec_fast.kernels.cpu.gated_transformer import encode_gated
 
         lengths = np.array([len(window) for window in windows], np.int64)

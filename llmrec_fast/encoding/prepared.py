@@ -150,7 +150,7 @@ def _make_key(files: Sequence[Path], model: str, kind: str, instructions: str) -
 def _code() -> str:
     """Digest of the source of everything that packs or builds; where a package holds no source, its version has to do."""
     package = Path(__file__).parents[1]
-    sources = [*sorted((package / "encoding").glob("*.py")), *sorted((package / "kernels" / "cpu").glob("t*.py"))]
+    sources = [*sorted((package / "encoding").glob("*.py")), *sorted((package / "kernels" / "cpu").glob("*.py"))]
     return _digest(b"".join(source.read_bytes() for source in sources))
 
 

@@ -20,7 +20,7 @@ from llmrec_fast.kernels.cpu.grouped_attention import attend_near
 from llmrec_fast.kernels.cpu.intrinsics import instruction_set
 from llmrec_fast.kernels.cpu.scratch import Scratch
 from llmrec_fast.kernels.cpu.tiles import tile_shape
-from llmrec_fast.kernels.cpu.transformer import Linear, Norm, add_rows, multiply_rows
+from llmrec_fast.kernels.cpu.transformer import Linear, Norm, add_rows, apply_linear
 from llmrec_fast.kernels.jit import jit
 
 _SUMS = {"reassoc", "contract", "nsz", "arcp"}
@@ -161,7 +161,9 @@ def _forward(
             normed[:tokens] = states[:tokens]
         else:
             _normalise(states, tokens, layers.attention_norm, layer, centred, epsilon, normed)
-        stride = _linear(isa, normed, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros)
+        stride = apply_linear(
+            isa, normed, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros
+        )
         _normalise_heads(wide, stride, tokens, heads, shared, columns, layers.head_norm, layer, epsilon)
         table, start = layers.tables[layer], 0
         for length in lengths:
@@ -171,27 +173,20 @@ def _forward(
                 layers.reaches[layer, 0], layers.reaches[layer, 1], context, keys, values, scores, factors,
             )  # fmt: skip
             start += length
-        stride = _linear(
+        stride = apply_linear(
             isa, context, heads * columns, tokens, layer, layers.attention_output,
             narrow, quantised, row_scales, row_zeros,
         )  # fmt: skip
         add_rows(states, tokens, narrow, stride)
         _normalise(states, tokens, layers.feed_forward_norm, layer, centred, epsilon, normed)
-        stride = _linear(isa, normed, hidden, tokens, layer, layers.gate_up, wide, quantised, row_scales, row_zeros)
+        stride = apply_linear(
+            isa, normed, hidden, tokens, layer, layers.gate_up, wide, quantised, row_scales, row_zeros
+        )
         _gate(isa, activation, wide, stride, tokens, inner, block, gated)
-        stride = _linear(isa, gated, inner, tokens, layer, layers.down, narrow, quantised, row_scales, row_zeros)
+        stride = apply_linear(isa, gated, inner, tokens, layer, layers.down, narrow, quantised, row_scales, row_zeros)
         add_rows(states, tokens, narrow, stride)
     _normalise(states, tokens, layers.final_norm, 0, centred, epsilon, normed)
     _finish(isa, normed, tokens, layers.final, narrow, quantised, row_scales, row_zeros)
-
-
-@jit(inline=True)
-def _linear(isa, rows, rows_stride, tokens, layer, linear, out, quantised, row_scales, row_zeros):
-    """`rows` through one layer's weights to `out`; returns the stride of `out`."""
-    return multiply_rows(
-        isa, rows, rows_stride, tokens, layer, linear.weights, linear.bias, linear.scales, linear.sums,
-        out, quantised, row_scales, row_zeros,
-    )  # fmt: skip
 
 
 @jit()
@@ -199,7 +194,7 @@ def _finish(isa, normed, tokens, final, narrow, quantised, row_scales, row_zeros
     """The last linear layer, in place, if there is one."""
     if final is not None:
         hidden = normed.shape[1]
-        stride = _linear(isa, normed, hidden, tokens, 0, final, narrow, quantised, row_scales, row_zeros)
+        stride = apply_linear(isa, normed, hidden, tokens, 0, final, narrow, quantised, row_scales, row_zeros)
         for token in range(tokens):
             normed[token] = narrow[token * stride : token * stride + hidden]
 

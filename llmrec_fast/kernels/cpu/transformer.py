@@ -175,36 +175,38 @@ def _forward(
     _embed(ids, positions, embedding.words, embedding.positions, states)
     _normalise(states, tokens, embedding.norm.scale[0], embedding.norm.shift[0], epsilon)
     for layer in range(layers.projections.weights.shape[0]):
-        stride = _linear(isa, states, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros)
+        stride = apply_linear(
+            isa, states, hidden, tokens, layer, layers.projections, wide, quantised, row_scales, row_zeros
+        )
         start = 0
         for length in lengths:
             attend(isa, wide, stride, start, length, heads, hidden, distances, context, keys, values, scores, factors)
             start += length
-        stride = _linear(
+        stride = apply_linear(
             isa, context, hidden, tokens, layer, layers.attention_output, narrow, quantised, row_scales, row_zeros
         )
         add_rows(states, tokens, narrow, stride)
         _normalise(states, tokens, layers.attention_norm.scale[layer], layers.attention_norm.shift[layer], epsilon)
-        stride = _linear(
+        stride = apply_linear(
             isa, states, hidden, tokens, layer, layers.intermediate, wide, quantised, row_scales, row_zeros
         )
         activate(isa, activation, wide[: tokens * stride])
-        stride = _linear(isa, wide, stride, tokens, layer, layers.output, narrow, quantised, row_scales, row_zeros)
+        stride = apply_linear(isa, wide, stride, tokens, layer, layers.output, narrow, quantised, row_scales, row_zeros)
         add_rows(states, tokens, narrow, stride)
         _normalise(states, tokens, layers.output_norm.scale[layer], layers.output_norm.shift[layer], epsilon)
 
 
 @jit(inline=True)
-def _linear(isa, rows, rows_stride, tokens, layer, linear, out, quantised, row_scales, row_zeros):
+def apply_linear(isa, rows, rows_stride, tokens, layer, linear, out, quantised, row_scales, row_zeros):
     """`rows` through one layer's weights to `out`; returns the stride of `out`."""
-    return multiply_rows(
+    return _multiply_rows(
         isa, rows, rows_stride, tokens, layer, linear.weights, linear.bias, linear.scales, linear.sums,
         out, quantised, row_scales, row_zeros,
     )  # fmt: skip
 
 
 @jit()
-def multiply_rows(
+def _multiply_rows(
     isa, rows, stride, tokens, layer, weights, bias, scales, sums, out, quantised, row_scales, row_zeros
 ):  # fmt: skip
     """`rows`, `stride` apart, through one layer's weights to `out`; returns the stride of `out`. The rest as in `Linear`."""
