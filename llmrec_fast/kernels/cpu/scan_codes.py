@@ -226,6 +226,13 @@ def scan_tiles(
                     total0, total1 = widen_products(isa, total0, part0), widen_products(isa, total1, part1)
                     total2, total3 = widen_products(isa, total2, part2), widen_products(isa, total3, part3)
                 target, lead = (place + j) * 1024 + (block & 63) * 16, (place + j) * 32
+                if block & 3 == 0:
+                    # the lines that the next four blocks write; without this, stores of so many queries wait for memory
+                    ahead = target + (64 if block & 63 < 60 else queries * 1024 - 960)
+                    prefetch(bounds, ahead)
+                    prefetch(bounds, ahead + 1024)
+                    prefetch(bounds, ahead + 2048)
+                    prefetch(bounds, ahead + 3072)
                 _bounds_of_block(
                     isa, total0, step, rounding, tail, bias, penalty, weights, j, bounds, target, best, lead
                 )
